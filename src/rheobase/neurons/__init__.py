@@ -1,0 +1,40 @@
+"""The neurons: a file per family, its equations beside the code."""
+
+from rheobase.neurons.if_ import IF
+from rheobase.neurons.lif import LIF, IterativeLIF
+from rheobase.neurons.neuron import Neuron, Reset
+from rheobase.neurons.plif import PLIF
+from rheobase.neurons.registry import NEURONS, create_neuron, list_neurons, register
+from rheobase.neurons.surrogate import (
+    SURROGATES,
+    Atan,
+    FastSigmoid,
+    Gaussian,
+    Rectangle,
+    Sigmoid,
+    Smooth,
+    Surrogate,
+    Triangle,
+)
+
+__all__ = [
+    "IF",
+    "LIF",
+    "NEURONS",
+    "PLIF",
+    "SURROGATES",
+    "Atan",
+    "FastSigmoid",
+    "Gaussian",
+    "IterativeLIF",
+    "Neuron",
+    "Rectangle",
+    "Reset",
+    "Sigmoid",
+    "Smooth",
+    "Surrogate",
+    "Triangle",
+    "create_neuron",
+    "list_neurons",
+    "register",
+]

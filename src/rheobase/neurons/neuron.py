@@ -1,0 +1,92 @@
+"""A neuron is a step with parameters; how firing lowers the membrane is said here once."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.scan import Scan, Step, Temporal
+
+Reset = Literal["zero", "subtract", "none"]
+
+
+def fired(h: Tensor, s: Tensor, threshold: Tensor | float, reset: Reset, detach: bool) -> Tensor:
+    r"""The membrane after firing: zero: $h(1-s)$; subtract: $h - \vartheta s$; none: $h$.
+
+    Args:
+        h: membrane before firing.
+        s: the spike.
+        threshold: $\vartheta$.
+        reset: which of the three.
+        detach: no gradient through the reset path.
+
+    Raises:
+        ValueError: an unknown reset.
+    """
+    if reset not in ("zero", "subtract", "none"):
+        raise ValueError(f"reset is {reset!r}; expected 'zero', 'subtract' or 'none'")
+    if detach:
+        s = s.detach()
+    if reset == "zero":
+        return h * (1 - s)
+    return h - threshold * s if reset == "subtract" else h
+
+
+class Neuron(Temporal):
+    """Any step as a module: `[T, B, ...]` in, `[T, B, ...]` out, state held by the caller.
+
+    Named arguments of the step are sorted by what they are: an `nn.Parameter` is learned, a tensor is a buffer, a number
+    stays a number; everything else (surrogate, reset, flags) is a constant of the trace.
+    """
+
+    def __init__(self, step: Step, **arguments: Any) -> None:
+        """Bind `step` to its arguments.
+
+        Raises:
+            ValueError: an argument that the step does not have, or one that is missing.
+            UnsupportedOperation: the step leaves the language of steps.
+        """
+        super().__init__()
+        constants = {}
+        for name, value in arguments.items():
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(name, value)
+            elif isinstance(value, Tensor):
+                self.register_buffer(name, value)
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                setattr(self, name, float(value))
+            else:
+                constants[name] = value
+        self.scan = Scan(step, **constants)
+        missing = [name for name in self.scan.params if name not in arguments]
+        if missing:
+            raise ValueError(f"{type(self).__name__}: step {step.name!r} needs {missing[0]!r}; pass it by name")
+
+    @property
+    def emits(self) -> str:
+        """What comes out: "binary" ({0, 1}, declared by the step itself) or "real"."""
+        from rheobase.scan.ir import parse
+
+        return "binary" if all(parse(self.scan.text()).binary) else "real"
+
+    def sequence(self, x: Any, state: tuple[Tensor, ...] | None) -> tuple[Any, tuple[Tensor, ...]]:
+        """Run x `[T, B, ...]` from `state`, each `[B, ...]` (None: rest)."""
+        return self.scan(x, state, **{name: getattr(self, name) for name in self.scan.params})
+
+    def extra_repr(self) -> str:
+        """The step's name, its parameters and constants."""
+        shown = []
+        for name in self.scan.params:
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                value = value.item() if value.numel() == 1 else f"tensor{tuple(value.shape)}"
+            shown.append(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}")
+        return ", ".join([*shown, *(f"{name}={value!r}" for name, value in self.scan.constants.items())])
+
+
+def check_positive(owner: str, **values: float | Tensor) -> None:
+    """Raise ValueError unless every value is above zero everywhere."""
+    for name, value in values.items():
+        low = float(value.min()) if isinstance(value, torch.Tensor) else value
+        if not low > 0:
+            raise ValueError(f"{owner}: {name} is {low}; expected a positive number")

@@ -1,0 +1,58 @@
+"""The neurons by name, with the traits that their laws read."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from rheobase.neurons.neuron import Neuron
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered neuron and its traits.
+
+    Attributes:
+        make: the constructor; takes `surrogate=`, `detach_reset=` and the neuron's own arguments.
+        causal: the output at t depends on inputs up to t only.
+        streamable: runs chunk by chunk with its state handed on.
+        stochastic: draws random numbers.
+        closed_form: has `membrane(x, t)`, the membrane under constant current before the first spike.
+    """
+
+    make: Callable[..., Neuron]
+    causal: bool = True
+    streamable: bool = True
+    stochastic: bool = False
+    closed_form: bool = True
+
+
+NEURONS: dict[str, Entry] = {}
+
+
+def register(name: str, **traits: bool) -> Callable[[type[Neuron]], type[Neuron]]:
+    """Enter a neuron class under `name`."""
+
+    def enter(make: type[Neuron]) -> type[Neuron]:
+        NEURONS[name] = Entry(make, **traits)
+        return make
+
+    return enter
+
+
+def list_neurons(pattern: str = "*") -> list[str]:
+    """Names of the registered neurons that match a shell pattern."""
+    return sorted(name for name in NEURONS if fnmatch(name, pattern))
+
+
+def create_neuron(name: str, **arguments: object) -> Neuron:
+    """Make a registered neuron.
+
+    Raises:
+        ValueError: no neuron of that name.
+    """
+    if name not in NEURONS:
+        near = difflib.get_close_matches(name, NEURONS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(NEURONS))}"
+        raise ValueError(f"no neuron is called {name!r}; {hint}")
+    return NEURONS[name].make(**arguments)

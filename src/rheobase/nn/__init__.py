@@ -1,0 +1,6 @@
+"""Layers on sequences: time, normalisation, residual blocks."""
+
+from rheobase.nn.time import PerStep, Stream, call, is_static, stream
+from rheobase.scan import ModelState, Temporal
+
+__all__ = ["ModelState", "PerStep", "Stream", "Temporal", "call", "is_static", "stream"]

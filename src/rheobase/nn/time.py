@@ -1,0 +1,101 @@
+"""Time: stateless layers on sequences, and calls that hand the state in and out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.scan.temporal import ModelState, calling
+
+
+def is_static(x: Tensor) -> bool:
+    """Whether all steps of x `[T, ...]` are the same memory: an image repeated over time without a copy."""
+    return x.shape[0] > 1 and x.stride(0) == 0
+
+
+class PerStep(nn.Module):
+    """Any stateless module on a sequence: `[T, B, ...]` is folded to `[T*B, ...]` and back.
+
+    An input that is expanded over time (stride 0) is computed once and its output expanded, in training too: so put
+    nothing inside that draws random numbers or gathers statistics over time.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    @property
+    def emits(self) -> str:
+        """What comes out, as the inner module declares it; "real" if it does not."""
+        return str(getattr(self.module, "emits", "real"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the module to every step of x `[T, B, ...]`.
+
+        Raises:
+            ValueError: x has no time and batch axis.
+        """
+        if x.dim() < 2:
+            raise ValueError(f"PerStep: x has shape {tuple(x.shape)}; expected [T, B, ...]")
+        T, B = x.shape[:2]
+        if is_static(x):
+            y: Tensor = self.module(x[0])
+            return y.unsqueeze(0).expand(T, *y.shape)
+        y = self.module(x.flatten(0, 1))
+        return y.unflatten(0, (T, B))
+
+
+def call(model: nn.Module, x: Any, state: ModelState | None = None) -> tuple[Any, ModelState]:
+    """Run a model from a given state: two halves of a sequence give what the whole gives.
+
+    Args:
+        model: any module; the `Temporal` modules in it take and give state.
+        x: the model's input, time first.
+        state: what an earlier call returned; None or an empty dict starts from rest.
+
+    Returns:
+        the model's output, and the state `{qualified name#call number: tensors}` after it.
+
+    Raises:
+        ValueError: a module that cannot be streamed (named), or a state of another model.
+    """
+    with calling(model, state or {}) as active:
+        y = model(x)
+    return y, active.after
+
+
+class Stream:
+    """A model with its state, called chunk by chunk; made by `rb.stream`."""
+
+    def __init__(self, model: nn.Module, state: ModelState | None = None, exact: bool = False) -> None:
+        self.model, self.state, self.exact = model, dict(state or {}), exact
+
+    def __call__(self, chunk: Tensor) -> Any:
+        """Run the next chunk `[T, B, ...]` and keep the state after it."""
+        if not self.exact:
+            y, self.state = call(self.model, chunk, self.state)
+            return y
+        outputs = []
+        for t in range(chunk.shape[0]):
+            y, self.state = call(self.model, chunk[t : t + 1], self.state)
+            outputs.append(y)
+        return torch.cat(outputs)
+
+    def detach(self) -> None:
+        """Cut the graph at the present state: truncated back-propagation through time."""
+        self.state = {key: tuple(s.detach() for s in state) for key, state in self.state.items()}
+
+
+@contextmanager
+def stream(model: nn.Module, state: ModelState | None = None, exact: bool = False) -> Iterator[Stream]:
+    """Stream a sequence through a model: `with rb.stream(model) as run: y = run(chunk)`.
+
+    Args:
+        model: any module.
+        state: where to start; None is rest.
+        exact: run every layer one step at a time, so that any chunking gives equal bits. Plain chunking is equal for
+            each temporal module, but matrix products of other sizes round differently.
+    """
+    yield Stream(model, state, exact)

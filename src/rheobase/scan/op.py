@@ -1,0 +1,214 @@
+"""`rheobase::scan`: one operator for every neuron. It takes the step as text, so that an exported program needs no Python
+function, and it saves for backward what it was given: inputs, initial states and parameters."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rheobase.scan import reference, run_cpu
+from rheobase.scan.engine import resolve
+from rheobase.scan.ir import parse
+from rheobase.scan.trace import State, Step, trace
+
+_library = torch.library.Library("rheobase", "FRAGMENT")
+_library.define("scan(str step, Tensor[] x, Tensor[] state, Tensor[] params, str engine) -> Tensor[]")
+_library.define(
+    "scan_backward(str step, Tensor[] x, Tensor[] state, Tensor[] params, Tensor?[] grads, bool[] wanted, str engine) "
+    "-> Tensor[]"
+)
+
+
+def _membrane(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _scan(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:  # noqa: ARG001
+    outputs, last = run_cpu.forward(step, x, state, params)
+    return [*outputs, *last]
+
+
+def _scan_backward(
+    step: str,
+    x: list[Tensor],
+    state: list[Tensor],
+    params: list[Tensor],
+    grads: list[Tensor | None],
+    wanted: list[bool],
+    engine: str,  # noqa: ARG001
+) -> list[Tensor]:
+    return run_cpu.backward(step, x, state, params, grads, wanted)
+
+
+def _scan_fake(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:  # noqa: ARG001
+    one = x[0].new_empty(x[0].shape[1:], dtype=_membrane(x[0].dtype))
+    return [*(torch.empty_like(x[0]) for _ in parse(step).outputs), *(torch.empty_like(one) for _ in state)]
+
+
+def _scan_backward_fake(
+    step: str,  # noqa: ARG001
+    x: list[Tensor],
+    state: list[Tensor],
+    params: list[Tensor],
+    grads: list[Tensor | None],  # noqa: ARG001
+    wanted: list[bool],
+    engine: str,  # noqa: ARG001
+) -> list[Tensor]:
+    one = x[0].new_empty(x[0].shape[1:], dtype=_membrane(x[0].dtype))
+    found = [*(torch.empty_like(v) for v in x), *(one for _ in state), *(torch.empty_like(p) for p in params)]
+    return [torch.empty_like(f) for f, want in zip(found, wanted, strict=True) if want]
+
+
+_library.impl("scan", _scan, "CPU")
+_library.impl("scan_backward", _scan_backward, "CPU")
+torch.library.register_fake("rheobase::scan", _scan_fake, lib=_library)
+torch.library.register_fake("rheobase::scan_backward", _scan_backward_fake, lib=_library)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:  # noqa: ARG001
+    ctx.step, x, state, params, ctx.engine = inputs
+    ctx.sizes = len(x), len(state), len(params)
+    ctx.save_for_backward(*x, *state, *params)
+
+
+def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    a, b = ctx.sizes[0], ctx.sizes[0] + ctx.sizes[1]
+    saved = list(ctx.saved_tensors)
+    wanted = [bool(want) for group in ctx.needs_input_grad[1:4] for want in group]
+    found = iter(
+        torch.ops.rheobase.scan_backward(ctx.step, saved[:a], saved[a:b], saved[b:], list(grads), wanted, ctx.engine)
+    )
+    results = [next(found) if want else None for want in wanted]
+    return None, results[:a], results[a:b], results[b:], None
+
+
+def _no_double_backward(ctx: Any, *grads: Any) -> Any:
+    raise RuntimeError("the fused scan has no second derivative; run forward and backward under rb.engine('reference')")
+
+
+torch.library.register_autograd("rheobase::scan", _backward, setup_context=_setup, lib=_library)
+torch.library.register_autograd("rheobase::scan_backward", _no_double_backward, lib=_library)
+
+
+class Scan:
+    """A step bound to its trace constants, ready to run over time."""
+
+    def __init__(self, step: Step, **constants: Any) -> None:
+        """Trace `step` with `constants` for both membrane formats.
+
+        Raises:
+            ValueError: a constant is not an argument of the step, or is a number or tensor (pass those to the call).
+            UnsupportedOperation: the step leaves the language of steps.
+        """
+        unknown = [name for name in constants if name not in step.arguments]
+        if unknown:
+            raise ValueError(f"step {step.name!r} has no argument {unknown[0]!r}; it has {step.arguments}")
+        self.step, self.constants = step, constants
+        self.params = tuple(name for name in step.arguments if name not in constants)
+        self._texts = {dtype: _text(step, self.params, constants, dtype) for dtype in (torch.float32, torch.float64)}
+
+    def text(self, dtype: torch.dtype = torch.float32) -> str:
+        """The canonical text of the traced step for inputs of `dtype`."""
+        return self._texts[_membrane(dtype)]
+
+    def __call__(
+        self, x: Tensor | Sequence[Tensor], state: State | None = None, **params: Tensor | float
+    ) -> tuple[Any, State]:
+        r"""Run the step over the leading axis: $y_t, v_t = f(x_t, v_{t-1}; \theta)$.
+
+        Args:
+            x: the input `[T, B, ...]`, or one of equal shape and dtype for each of the step's inputs.
+            state: state before the first step, each `[B, ...]` or a number as a 0-d tensor; None starts from rest.
+            params: numbers or tensors that broadcast against `x.shape[2:]`.
+
+        Returns:
+            output `[T, B, ...]` in x's dtype (a tuple if the step has several), final state `[B, ...]` in float32
+            (float64 for float64 input).
+
+        Raises:
+            ValueError: shapes, dtypes or names that do not fit.
+        """
+        inputs = [x] if isinstance(x, Tensor) else list(x)
+        self._check(inputs, params)
+        membrane = _membrane(inputs[0].dtype)
+        device = inputs[0].device
+        values = {
+            name: v.to(membrane) if isinstance(v, Tensor) else torch.tensor(v, dtype=membrane, device=device)
+            for name, v in ((name, params[name]) for name in self.params)
+        }
+        if state is None:
+            state = self.rest(values, inputs[0].shape[1:], membrane, device)
+        else:
+            state = self._given(state, inputs[0].shape[1:], membrane)
+        engine = resolve(device)
+        if engine == "reference":
+            outputs, last = reference.run(self.step, inputs, state, values, self.constants)
+        else:
+            found = torch.ops.rheobase.scan(
+                self._texts[membrane], inputs, list(state), [values[name] for name in self.params], engine
+            )
+            split = len(found) - len(state)
+            outputs, last = tuple(found[:split]), tuple(found[split:])
+        return (outputs[0] if len(outputs) == 1 else outputs), last
+
+    def rest(self, params: Mapping[str, Tensor], shape: torch.Size, dtype: torch.dtype, device: torch.device) -> State:
+        """State before the first step: 0-d where it is one number that needs no gradient, else of the given shape."""
+        found = []
+        for value in self.step.state.values():
+            v = value(**params) if callable(value) else value
+            v = v.to(dtype) if isinstance(v, Tensor) else torch.tensor(v, dtype=dtype, device=device)
+            found.append(v if v.dim() == 0 and not v.requires_grad else v.expand(shape))
+        return tuple(found)
+
+    def _given(self, state: State, shape: torch.Size, dtype: torch.dtype) -> State:
+        names = tuple(self.step.state)
+        if len(state) != len(names):
+            raise ValueError(f"{self.step.name}: got {len(state)} state tensors, expected {len(names)} {names}")
+        for name, s in zip(names, state, strict=True):
+            if s.shape not in (shape, torch.Size(())):
+                raise ValueError(
+                    f"{self.step.name}: state {name!r} has shape {tuple(s.shape)} but one step of x has {tuple(shape)}; "
+                    f"pass the state that this call returned for the same batch"
+                )
+        return tuple(s.to(dtype).expand(shape) if s.requires_grad else s.to(dtype) for s in state)
+
+    def _check(self, inputs: Sequence[Tensor], params: Mapping[str, Any]) -> None:
+        name, first = self.step.name, inputs[0]
+        if len(inputs) != len(self.step.inputs):
+            raise ValueError(f"{name}: got {len(inputs)} inputs, expected {len(self.step.inputs)} {self.step.inputs}")
+        if first.dim() < 2 or first.shape[0] == 0:
+            raise ValueError(f"{name}: x has shape {tuple(first.shape)}; expected [T, B, ...] with T >= 1")
+        if not first.is_floating_point():
+            raise ValueError(f"{name}: x is {first.dtype}; expected floating point, convert with x.float()")
+        for x in inputs[1:]:
+            if x.shape != first.shape or x.dtype != first.dtype:
+                raise ValueError(
+                    f"{name}: inputs disagree: {tuple(first.shape)} {first.dtype} and {tuple(x.shape)} {x.dtype}; "
+                    f"expand and cast them to one shape and dtype"
+                )
+        if params.keys() != set(self.params):
+            raise ValueError(f"{name}: got parameters {sorted(params)}, expected {sorted(self.params)}")
+        rest = first.shape[2:]
+        for key, p in params.items():
+            if isinstance(p, Tensor) and not _broadcasts(p.shape, rest):
+                raise ValueError(
+                    f"{name}: parameter {key!r} has shape {tuple(p.shape)}, which does not broadcast against {tuple(rest)} "
+                    f"(x without time and batch); for a value a channel of [T, B, C, H, W] use shape (C, 1, 1)"
+                )
+
+
+def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
+    return len(shape) <= len(target) and all(
+        a in (1, b) for a, b in zip(reversed(shape), reversed(target), strict=False)
+    )
+
+
+_traced: dict[Any, str] = {}
+
+
+def _text(step: Step, params: tuple[str, ...], constants: Mapping[str, Any], dtype: torch.dtype) -> str:
+    key = (step.fn, params, tuple(sorted(constants.items(), key=lambda item: item[0])), dtype)
+    if key not in _traced:
+        _traced[key] = str(trace(step.fn, step.name, step.inputs, tuple(step.state), params, constants, dtype))
+    return _traced[key]

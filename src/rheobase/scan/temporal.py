@@ -1,0 +1,78 @@
+"""State as a value: what a module remembers between chunks is handed in and out, never kept on the module."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ModelState = dict[str, tuple[Tensor, ...]]
+"""State of a whole model: `qualified name#call number` -> tensors."""
+
+
+@dataclass
+class Call:
+    """One call of a model with state: what came in, what goes out, how often each module ran."""
+
+    names: dict[nn.Module, str]
+    before: ModelState
+    after: ModelState = field(default_factory=dict)
+    count: dict[nn.Module, int] = field(default_factory=dict)
+
+    def key(self, module: nn.Module) -> str:
+        """The key of this call of `module`; a module that runs twice in a forward pass has two states."""
+        number = self.count.get(module, 0)
+        self.count[module] = number + 1
+        return f"{self.names.get(module, '')}#{number}"
+
+
+_active: ContextVar[Call | None] = ContextVar("rheobase_call", default=None)
+
+
+class Temporal(nn.Module):
+    """A module with state over time. Subclasses write `sequence`; calling the module starts from rest.
+
+    Inside `rb.call` and `rb.stream` the state is taken from and given back to the caller.
+    """
+
+    streamable = True
+
+    def sequence(self, x: Any, state: tuple[Tensor, ...] | None) -> tuple[Any, tuple[Tensor, ...]]:
+        """Map x `[T, B, ...]` and the state before it (None: rest) to the output and the state after it."""
+        raise NotImplementedError
+
+    def forward(self, x: Any) -> Any:
+        """Run the sequence x `[T, B, ...]`, from rest or from the state of the surrounding call."""
+        call = None if torch.compiler.is_compiling() else _active.get()
+        if call is None:
+            return self.sequence(x, None)[0]
+        key = call.key(self)
+        if not self.streamable:
+            raise ValueError(
+                f"{key.partition('#')[0] or type(self).__name__}: {type(self).__name__} needs the whole sequence and "
+                f"cannot be streamed; call the model on the whole sequence"
+            )
+        y, call.after[key] = self.sequence(x, call.before.get(key))
+        return y
+
+
+@contextmanager
+def calling(model: nn.Module, state: ModelState) -> Iterator[Call]:
+    """Make `state` the state of every `Temporal` module inside; the yielded call collects the state after.
+
+    Raises:
+        ValueError: `state` has an entry that no module asked for: it belongs to another model.
+    """
+    call = Call({module: name for name, module in model.named_modules()}, state)
+    token = _active.set(call)
+    try:
+        yield call
+    finally:
+        _active.reset(token)
+    if unread := state.keys() - call.after.keys():
+        raise ValueError(
+            f"state has entries {sorted(unread)[:3]} that the model did not read; pass the state that this model returned"
+        )

@@ -1,0 +1,307 @@
+"""From a step function to a `Program`: its own operations and those of its vector-Jacobian product.
+
+The step is traced on lanes of equal shape, so that every operation is element-wise and no parameter's gradient is summed
+inside the trace; the engines sum.
+"""
+
+import inspect
+import itertools
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rheobase.scan.ir import BOOLEAN, SPIKES, Arg, Node, Program, live, parse, used
+
+State = tuple[Tensor, ...]
+Rest = float | Callable[..., Tensor | float]
+"""A state's value before the first step: a number, or a function of the parameters (taken by name)."""
+
+
+class UnsupportedOperation(ValueError):
+    """A step uses an operation that the language of steps does not have."""
+
+
+_RENAMED = {
+    "add": "add", "sub": "sub", "mul": "mul", "div": "div", "true_divide": "div", "neg": "neg", "sqrt": "sqrt",
+    "exp": "exp", "log": "log", "tanh": "tanh", "sigmoid": "sigmoid", "sin": "sin", "cos": "cos", "atan": "atan",
+    "erf": "erf", "abs": "abs", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round",
+    "minimum": "minimum", "maximum": "maximum", "where": "where", "ge": "ge", "gt": "gt", "le": "le", "lt": "lt",
+    "eq": "eq", "ne": "ne", "logical_and": "and", "logical_or": "or", "logical_not": "not", "bitwise_and": "and",
+    "bitwise_or": "or", "bitwise_not": "not",
+}  # fmt: skip
+_IDENTITY = {"detach", "alias", "clone", "view", "expand", "lift_fresh_copy", "contiguous", "_unsafe_view"}
+_ARITHMETIC = {"add", "sub", "mul", "div", "neg"}
+_NEAREST = "element-wise arithmetic, comparison, where, min/max, exp, log, tanh, sigmoid, sqrt, sin, cos, round, detach"
+
+
+class _Builder:
+    """Turns the nodes of an fx graph into nodes of the language, sharing equal ones."""
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+        self.nodes: list[Node] = []
+        self.seen: dict[tuple[str, tuple[Arg, ...]], str] = {}
+        self.boolean: set[str] = set()
+
+    def emit(self, op: str, *args: Arg) -> str:
+        key = (op, args)
+        if key not in self.seen:
+            name = f"n{len(self.nodes)}"
+            self.nodes.append(Node(name, op, args))
+            self.seen[key] = name
+            if op in BOOLEAN:
+                self.boolean.add(name)
+        return self.seen[key]
+
+    def convert(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arg:
+        """One aten operation; arguments are names or numbers already."""
+        packet = target.overloadpacket.__name__ if hasattr(target, "overloadpacket") else str(target)
+        if packet == "heaviside" and target.namespace == "rheobase":
+            return self.emit("spike_strict" if args[1] else "spike", args[0])
+        if packet in ("add", "sub") and kwargs.get("alpha", 1) != 1:
+            return self.emit(packet, args[0], self.emit("mul", args[1], float(kwargs["alpha"])))
+        if packet == "rsub":
+            return self.emit("sub", args[1], args[0])
+        if packet == "div" and kwargs.get("rounding_mode"):
+            raise self.unsupported(f"div(rounding_mode={kwargs['rounding_mode']!r})")
+        if packet == "reciprocal":
+            return self.emit("div", 1.0, args[0])
+        if packet == "rsqrt":
+            return self.emit("div", 1.0, self.emit("sqrt", args[0]))
+        if packet == "pow":
+            return self.power(args[0], args[1])
+        if packet in ("clamp", "clamp_min", "clamp_max"):
+            low = args[1] if packet != "clamp_max" else None
+            high = args[1] if packet == "clamp_max" else args[2] if len(args) > 2 else kwargs.get("max")
+            value = args[0] if low is None else self.emit("maximum", args[0], low)
+            return value if high is None else self.emit("minimum", value, high)
+        if packet in ("full_like", "full"):
+            return float(args[1])
+        if packet == "scalar_tensor":
+            return float(args[0])
+        if packet in ("zeros_like", "zeros", "new_zeros"):
+            return 0.0
+        if packet in ("ones_like", "ones"):
+            return 1.0
+        if packet == "_to_copy":
+            return self.emit("float", args[0]) if args[0] in self.boolean else args[0]
+        if packet in _IDENTITY:
+            return args[0]  # type: ignore[no-any-return]
+        if packet not in _RENAMED:
+            raise self.unsupported(packet)
+        return self.emit(_RENAMED[packet], *args)
+
+    def power(self, base: Arg, exponent: Any) -> Arg:
+        if exponent in (2.0, 3.0):
+            square = self.emit("mul", base, base)
+            return square if exponent == 2 else self.emit("mul", square, base)
+        if exponent in (0.5, -0.5):
+            root = self.emit("sqrt", base)
+            return root if exponent > 0 else self.emit("div", 1.0, root)
+        if exponent == 1.0:
+            return base
+        if exponent == -1.0:
+            return self.emit("div", 1.0, base)
+        raise self.unsupported(f"pow with exponent {exponent}")
+
+    def unsupported(self, operation: str) -> UnsupportedOperation:
+        return UnsupportedOperation(
+            f"step {self.step!r} uses {operation}, which a fused step does not have; "
+            f"write it with {_NEAREST}, or run the step under rb.engine('reference')"
+        )
+
+    def check_spikes(self) -> None:
+        """A spike may enter arithmetic only: comparing one would depend on its dtype and hide a threshold."""
+        spikes = {node.name for node in self.nodes if node.op in SPIKES}
+        for node in self.nodes:
+            if node.op not in _ARITHMETIC and spikes.intersection(a for a in node.args if isinstance(a, str)):
+                raise UnsupportedOperation(
+                    f"step {self.step!r}: a spike enters {node.op!r}; a spike may be added, subtracted, multiplied or "
+                    f"divided only; select with arithmetic, for example a * s + b * (1 - s)"
+                )
+
+
+def trace(
+    fn: Callable[..., Any],
+    name: str,
+    inputs: Sequence[str],
+    states: Sequence[str],
+    params: Sequence[str],
+    constants: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> Program:
+    """Trace `fn(*inputs, *states, **params, **constants) -> (outputs, next states)` and its VJP.
+
+    Raises:
+        UnsupportedOperation: `fn` uses an operation outside the language, or compares a spike.
+        ValueError: `fn` returns something else than its outputs and a tuple of as many states as it has.
+    """
+    from torch._decomp import core_aten_decompositions
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    arity = {"out": 0}
+    n_args = len(inputs) + len(states) + len(params)
+
+    def primal(*args: Tensor) -> tuple[Tensor, ...]:
+        positional, named = args[: len(inputs) + len(states)], args[len(inputs) + len(states) :]
+        outputs, next_states = split(
+            fn(*positional, **dict(zip(params, named, strict=True)), **constants), name, states
+        )
+        arity["out"] = len(outputs)
+        return (*outputs, *next_states)
+
+    def joint(*args: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        values, pullback = torch.func.vjp(primal, *args[:n_args])
+        return values, pullback(args[n_args : n_args + len(values)])
+
+    lanes = [torch.full((2,), 0.5, dtype=dtype) for _ in range(n_args)]
+    primal(*lanes)
+    cotangents = [torch.full((2,), 0.5, dtype=dtype) for _ in range(arity["out"] + len(states))]
+    # Decompose what has no counterpart; leave alone what decomposes into other rounding.
+    table = {op: rule for op, rule in core_aten_decompositions().items() if _packet(op) not in _RENAMED}
+    graph = make_fx(joint, decomposition_table=table)(*lanes, *cotangents).graph
+
+    # Prefixes keep the user's names apart from each other and from those of generated code.
+    arguments = {
+        "inputs": [f"in_{x}" for x in inputs],
+        "states": [f"st_{s}" for s in states],
+        "params": [f"p_{p}" for p in params],
+        "cotangents": [*(f"grad_out{k}" for k in range(arity["out"])), *(f"grad_st_{s}" for s in states)],
+    }
+    builder, values = _Builder(name), {}
+    placeholders = itertools.chain.from_iterable(arguments.values())
+    results: tuple[Any, Any] = ((), ())
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            values[node] = next(placeholders)
+        elif node.op == "call_function":
+            args = [_argument(a, values) for a in node.args]
+            kwargs = {k: _argument(v, values) for k, v in node.kwargs.items() if k in ("alpha", "rounding_mode", "max")}
+            values[node] = builder.convert(node.target, args, kwargs)
+        elif node.op == "get_attr":
+            raise UnsupportedOperation(
+                f"step {name!r} reads a tensor from outside; pass it as a parameter, so that its gradient is kept"
+            )
+        elif node.op == "output":
+            results = node.args[0]
+
+    def named(result: Any) -> str:
+        value = 0.0 if result is None else values[result]
+        return value if isinstance(value, str) else builder.emit("add", value, 0.0)
+
+    forward = [named(r) for r in results[0]]
+    gradients = [named(r) for r in results[1]]
+    builder.check_spikes()
+    n_out, n_in, n_state = arity["out"], len(inputs), len(states)
+    op_of = {node.name: node.op for node in builder.nodes}
+    hoisted, nodes = _hoist(live(builder.nodes, [*forward, *gradients]), set(arguments["params"]))
+    needed = used(nodes, [*forward, *gradients])
+    program = Program(
+        name=name,
+        inputs=tuple(arguments["inputs"]),
+        states=tuple(arguments["states"]),
+        params=tuple(arguments["params"]),
+        outputs=tuple(forward[:n_out]),
+        binary=tuple(op_of.get(o) in SPIKES for o in forward[:n_out]),
+        next_states=tuple(forward[n_out:]),
+        grads_inputs=tuple(gradients[:n_in]),
+        grads_states=tuple(gradients[n_in : n_in + n_state]),
+        grads_params=tuple(gradients[n_in + n_state :]),
+        hoisted=tuple(live(hoisted, needed)),
+        nodes=tuple(nodes),
+    )
+    return parse(str(program))
+
+
+def split(result: Any, name: str, states: Sequence[str]) -> tuple[tuple[Tensor, ...], State]:
+    """Outputs and next states out of what a step function returned."""
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
+        raise ValueError(f"step {name!r} returned {type(result).__name__}; expected (output, (next state, ...))")
+    outputs, next_states = result
+    if len(next_states) != len(states):
+        raise ValueError(
+            f"step {name!r} returned {len(next_states)} next states for {len(states)} states {tuple(states)}"
+        )
+    return (outputs if isinstance(outputs, tuple) else (outputs,)), next_states
+
+
+def _packet(op: Any) -> str:
+    return getattr(getattr(op, "overloadpacket", op), "__name__", "")
+
+
+def _argument(value: Any, values: Mapping[Any, Arg]) -> Any:
+    if isinstance(value, torch.fx.Node):
+        return values[value]
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _hoist(nodes: Sequence[Node], params: set[str]) -> tuple[list[Node], list[Node]]:
+    """Split off the nodes that depend on parameters and numbers alone."""
+    constant, hoisted, rest = set(params), [], []
+    for node in nodes:
+        names = [a for a in node.args if isinstance(a, str)]
+        if names and all(a in constant for a in names) and node.op not in SPIKES:
+            constant.add(node.name)
+            hoisted.append(node)
+        else:
+            rest.append(node)
+    return hoisted, rest
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A neuron's update, written once. Made by `rb.step`; calling it runs the plain function."""
+
+    fn: Callable[..., Any]
+    inputs: tuple[str, ...]
+    state: Mapping[str, Rest]
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return self.fn.__name__
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the keyword-only arguments: parameters and trace constants."""
+        kinds = inspect.signature(self.fn).parameters.values()
+        return tuple(p.name for p in kinds if p.kind is inspect.Parameter.KEYWORD_ONLY)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        return operator.attrgetter(self.fn.__qualname__), (inspect.getmodule(self.fn),)
+
+
+def step(*, inputs: Sequence[str] = ("x",), state: Mapping[str, Rest]) -> Callable[[Callable[..., Any]], Step]:
+    """Declare a neuron: one time step in ordinary torch operations.
+
+    `fn(*inputs, *state, *, <parameters and constants>) -> (output, (next state, ...))`, element-wise, without randomness
+    (noise is a further input). Tensors and numbers passed by keyword are parameters, known at run time and differentiable;
+    strings, booleans, surrogates and functions are constants of the trace.
+
+    Args:
+        inputs: names of the leading arguments that carry a sequence.
+        state: name -> value at rest, in the order of the arguments that follow the inputs; a function of the parameters
+            (taken by name) where rest depends on them.
+
+    Raises:
+        ValueError: the function's positional arguments are not the inputs and then the states.
+    """
+
+    def declare(fn: Callable[..., Any]) -> Step:
+        kinds = inspect.signature(fn).parameters.values()
+        positional = tuple(p.name for p in kinds if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        if positional != (*inputs, *state):
+            raise ValueError(
+                f"step {fn.__name__!r} takes {positional}, expected the inputs and then the states {(*inputs, *state)}; "
+                f"put parameters behind '*'"
+            )
+        return Step(fn, tuple(inputs), dict(state))
+
+    return declare
