@@ -27,7 +27,7 @@ class IF(Neuron):
     The perfect integrator, $C\,dv/dt = I$ with $x = I\,\Delta t / C$; dimensionless, one step is $\Delta t$.
 
     Args:
-        threshold: $\vartheta$, a number or a tensor that broadcasts against `x.shape[2:]`; an `nn.Parameter` is learned.
+        threshold: $\vartheta$, number or tensor that broadcasts against `x.shape[2:]`; an `nn.Parameter` is learned.
         surrogate: stands in for the derivative of the spike.
         reset: "zero" ($v = 0$), "subtract" ($v = h - \vartheta$) or "none".
         detach_reset: no gradient through the reset.

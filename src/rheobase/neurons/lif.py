@@ -62,7 +62,7 @@ class LIF(Neuron):
 
     def membrane(self, x: float, t: int) -> float:
         r"""Membrane after t steps of constant input x without a spike: $x(1 - (1 - 1/\tau)^t)$."""
-        return x * (1 - (1 - 1 / float(self.tau)) ** t)
+        return x * (1 - (1 - 1 / self.number("tau")) ** t)
 
 
 @step(state={"v": 0.0})
@@ -115,5 +115,5 @@ class IterativeLIF(Neuron):
 
     def membrane(self, x: float, t: int) -> float:
         r"""Membrane after t steps of constant input x without a spike: $x(1 - d^t)/(1 - d)$."""
-        d = float(self.decay)
+        d = self.number("decay")
         return x * t if d == 1 else x * (1 - d**t) / (1 - d)

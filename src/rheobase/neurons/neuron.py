@@ -1,8 +1,7 @@
-"""A neuron is a step with parameters; how firing lowers the membrane is said here once."""
+"""A neuron is a step with parameters; how firing lowers the membrane is said once, here."""
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from rheobase.scan import Scan, Step, Temporal
@@ -35,8 +34,8 @@ def fired(h: Tensor, s: Tensor, threshold: Tensor | float, reset: Reset, detach:
 class Neuron(Temporal):
     """Any step as a module: `[T, B, ...]` in, `[T, B, ...]` out, state held by the caller.
 
-    Named arguments of the step are sorted by what they are: an `nn.Parameter` is learned, a tensor is a buffer, a number
-    stays a number; everything else (surrogate, reset, flags) is a constant of the trace.
+    Named arguments of the step are sorted by what they are: an `nn.Parameter` is learned, a tensor is a buffer, a
+    number stays a number; everything else (surrogate, reset, flags) is a constant of the trace.
     """
 
     def __init__(self, step: Step, **arguments: Any) -> None:
@@ -44,7 +43,7 @@ class Neuron(Temporal):
 
         Raises:
             ValueError: an argument that the step does not have, or one that is missing.
-            UnsupportedOperation: the step leaves the language of steps.
+            UnsupportedOperationError: the step leaves the language of steps.
         """
         super().__init__()
         constants = {}
@@ -73,6 +72,11 @@ class Neuron(Temporal):
         """Run x `[T, B, ...]` from `state`, each `[B, ...]` (None: rest)."""
         return self.scan(x, state, **{name: getattr(self, name) for name in self.scan.params})
 
+    def number(self, name: str) -> float:
+        """The value of a parameter that is one number."""
+        value = getattr(self, name)
+        return float(value.item()) if isinstance(value, Tensor) else float(value)
+
     def extra_repr(self) -> str:
         """The step's name, its parameters and constants."""
         shown = []
@@ -87,6 +91,6 @@ class Neuron(Temporal):
 def check_positive(owner: str, **values: float | Tensor) -> None:
     """Raise ValueError unless every value is above zero everywhere."""
     for name, value in values.items():
-        low = float(value.min()) if isinstance(value, torch.Tensor) else value
+        low = value.min().item() if isinstance(value, Tensor) else value
         if not low > 0:
             raise ValueError(f"{owner}: {name} is {low}; expected a positive number")

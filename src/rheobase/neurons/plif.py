@@ -67,9 +67,8 @@ class PLIF(Neuron):
     @property
     def tau(self) -> Tensor:
         r"""The time constant $1/\sigma(w)$ in steps."""
-        w: Tensor = self.w
-        return 1 / torch.sigmoid(w)
+        return 1 / torch.sigmoid(self.get_parameter("w"))
 
     def membrane(self, x: float, t: int) -> float:
         r"""Membrane after t steps of constant input x without a spike: $x(1 - (1 - 1/\tau)^t)$."""
-        return x * (1 - (1 - 1 / float(self.tau)) ** t)
+        return x * (1 - (1 - 1 / self.tau.item()) ** t)

@@ -44,7 +44,9 @@ class Smooth:
 
 @dataclass(frozen=True)
 class Atan(Surrogate):
-    r"""$P(x) = \frac{1}{\pi}\arctan(\frac{\pi}{2}\alpha x) + \frac12$, $g(x) = \frac{\alpha/2}{1 + (\frac{\pi}{2}\alpha x)^2}$.
+    r"""$P(x) = \frac{1}{\pi}\arctan(\frac{\pi}{2}\alpha x) + \frac12$.
+
+    $g(x) = \frac{\alpha/2}{1 + (\frac{\pi}{2}\alpha x)^2}$.
 
     Source: Fang et al. 2021, arXiv:2007.05785.
     """
@@ -130,7 +132,9 @@ class FastSigmoid(Surrogate):
 
 @dataclass(frozen=True)
 class Gaussian(Surrogate):
-    r"""$P(x) = \frac12(1 + \mathrm{erf}(\frac{x}{\sqrt2\sigma}))$, $g(x) = \frac{1}{\sqrt{2\pi}\sigma} e^{-x^2/(2\sigma^2)}$.
+    r"""$P(x) = \frac12(1 + \mathrm{erf}(\frac{x}{\sqrt2\sigma}))$.
+
+    $g(x) = \frac{1}{\sqrt{2\pi}\sigma} e^{-x^2/(2\sigma^2)}$.
 
     Source: Yin et al. 2021, arXiv:2103.12593 (there a sum of three; here one).
     """

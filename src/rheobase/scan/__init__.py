@@ -4,6 +4,6 @@ from rheobase.scan.engine import engine
 from rheobase.scan.op import Scan
 from rheobase.scan.spike import spike
 from rheobase.scan.temporal import ModelState, Temporal
-from rheobase.scan.trace import Step, UnsupportedOperation, step
+from rheobase.scan.trace import Step, UnsupportedOperationError, step
 
-__all__ = ["ModelState", "Scan", "Step", "Temporal", "UnsupportedOperation", "engine", "spike", "step"]
+__all__ = ["ModelState", "Scan", "Step", "Temporal", "UnsupportedOperationError", "engine", "spike", "step"]

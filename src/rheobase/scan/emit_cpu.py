@@ -1,7 +1,8 @@
 """From a `Program` to the source of a numba kernel: one loop over time, lanes in tiles that stay in the cache.
 
-The forward kernel keeps the state of a tile in a scratch buffer. The backward kernel is given the inputs and the initial
-state alone: it runs the recurrence again for its tile, keeping the states of all steps in the cache, then walks back.
+The forward kernel keeps the state of a tile in a scratch buffer. The backward kernel is given the inputs and the
+initial state alone: it runs the recurrence again for its tile, keeping the states of all steps in the cache, then walks
+back.
 No product and sum are contracted and nothing is reassociated, so that every engine decides the same spikes.
 """
 
@@ -14,7 +15,7 @@ EMITTER = 1
 """Version of what this file writes; part of the key of every cached kernel."""
 
 PRELUDE = '''
-@njit(**INLINE)
+@njit(**OPTIONS)
 def fill(lanes, source, step, start, n):
     """The state before the first step: one value for all (step 0), or one for each lane."""
     if step == 0:
@@ -26,7 +27,7 @@ def fill(lanes, source, step, start, n):
             lanes[i] = row[i]
 
 
-@njit(**INLINE)
+@njit(**OPTIONS)
 def spread(lanes, source, start, n, inner, size):
     """A parameter of `size` values, each repeated over `inner` lanes, laid out along the lanes of a tile."""
     done = 0
@@ -46,7 +47,7 @@ def spread(lanes, source, start, n, inner, size):
         done += m
 
 
-@njit(**INLINE)
+@njit(**OPTIONS)
 def total(lanes, n):
     """Sum of the first n lanes, in a fixed order; overwrites them."""
     while n > 1:
@@ -58,7 +59,7 @@ def total(lanes, n):
     return lanes[0]
 
 
-@njit(**INLINE)
+@njit(**OPTIONS)
 def gather(sums, lanes, start, n, inner, size):
     """The transpose of `spread`: add the lanes of a tile to the sums of their parameter; overwrites the lanes."""
     done = 0
@@ -76,12 +77,12 @@ def gather(sums, lanes, start, n, inner, size):
         done += m
 
 
-@njit(**INLINE)
+@njit(**OPTIONS)
 def load_bf16(u):
     return np.uint32(np.uint32(u) << np.uint32(16)).view(np.float32)
 
 
-@njit(**INLINE)
+@njit(**OPTIONS)
 def store_bf16(f):
     u = np.float32(f).view(np.uint32)
     rounded = np.uint32(u + np.uint32(0x7FFF) + ((u >> np.uint32(16)) & np.uint32(1)))
@@ -89,7 +90,7 @@ def store_bf16(f):
     return np.uint16(rounded >> np.uint32(16))
 
 
-@njit(**INLINE)
+@njit(**OPTIONS)
 def load_f16(u):
     bits = np.uint32(u)
     value = np.float32(np.uint32((bits & np.uint32(0x7FFF)) << np.uint32(13)).view(np.float32) * np.float32(2.0**112))
@@ -99,7 +100,7 @@ def load_f16(u):
     return np.uint32(np.float32(value).view(np.uint32) | sign).view(np.float32)
 
 
-@njit(**INLINE)
+@njit(**OPTIONS)
 def store_f16(f):
     bits = np.float32(f).view(np.uint32)
     sign = np.uint32((bits >> np.uint32(16)) & np.uint32(0x8000))
@@ -129,6 +130,7 @@ _EXPRESSION = {
     "cos": "np.cos({0})",
     "atan": "np.arctan({0})",
     "abs": "np.abs({0})",
+    "sign": "ONE if {0} > ZERO else (-ONE if {0} < ZERO else ZERO)",
     "floor": "np.floor({0})",
     "ceil": "np.ceil({0})",
     "trunc": "np.trunc({0})",
@@ -255,14 +257,12 @@ class _Kernel:
 
 
 def _header(program: Program, layout: Layout) -> str:
-    fields = str(program).rstrip().replace("\\", "")
     return (
-        f'"""Written by rheobase for the step below; layout {layout.io}, tile {layout.tile}.\n\n{fields}\n"""\n\n'
+        f'"""Written by rheobase for the step {program.name!r}: {layout.io}, tiles of {layout.tile} lanes."""\n\n'
         "import numpy as np\nfrom numba import njit\n\n"
         f"F = np.{_SCALAR[layout.membrane]}\n"
         "ONE, ZERO = F(1.0), F(0.0)\n"
         'OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": False}\n'
-        "INLINE = OPTIONS\n"
         f"{PRELUDE}\n"
     )
 

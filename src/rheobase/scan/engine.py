@@ -4,54 +4,58 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 
 ENGINES = ("reference", "cpu", "triton")
-_chosen: ContextVar[str | None] = ContextVar("rheobase_engine", default=None)
+_chosen: str | None = os.environ.get("RHEOBASE_ENGINE") or None  # a plain global: torch.compile guards on it
 _warned: set[str] = set()
-
-
-def _check(name: str, where: str) -> str:
-    if name not in ENGINES:
-        raise ValueError(f"{where}: unknown engine {name!r}; expected one of {', '.join(ENGINES)}")
-    if name == "triton":
-        raise ValueError(f"{where}: the triton engine is not built yet; use 'reference' on a GPU")
-    return name
 
 
 @contextmanager
 def engine(name: str) -> Iterator[None]:
-    """Run every scan inside on one engine.
+    """Run every scan of the process on one engine while inside; outside, `RHEOBASE_ENGINE` or the device decides.
 
     Args:
-        name: "reference" (the plain step in a loop, any device, double backward), "cpu" (fused, numba).
+        name: "reference" (the plain step in a loop: any device, double backward) or "cpu" (fused).
 
     Raises:
         ValueError: no such engine, or it cannot run here.
     """
-    token = _chosen.set(_check(name, "rb.engine"))
+    global _chosen
+    _check(name)
+    before, _chosen = _chosen, name
     try:
         yield
     finally:
-        _chosen.reset(token)
+        _chosen = before
 
 
 def resolve(device: torch.device) -> str:
-    """The engine for tensors on `device`: the context's, else `RHEOBASE_ENGINE`, else the device's own."""
-    name = _chosen.get() or os.environ.get("RHEOBASE_ENGINE")
-    if name is None:
-        if device.type == "cpu":
-            return "cpu"
-        _warn_once(f"no fused engine for {device.type!r} tensors yet: scans run step by step on the reference engine")
-        return "reference"
-    if _check(name, "RHEOBASE_ENGINE") == "cpu" and device.type != "cpu":
-        raise ValueError(f"engine 'cpu' got tensors on {device}; move the model and its input to the CPU")
-    return name
+    """The engine for tensors on `device`.
+
+    Raises:
+        ValueError: the chosen engine does not exist or cannot run on this device.
+    """
+    if _chosen is not None:
+        _check(_chosen)
+        if _chosen == "cpu" and device.type != "cpu":
+            raise ValueError(f"engine 'cpu' got tensors on {device}; move the model and its input to the CPU")
+        return _chosen
+    if device.type == "cpu":
+        return "cpu"
+    if device.type not in _warned:
+        _warned.add(device.type)
+        warnings.warn(
+            f"there is no fused engine for {device.type!r} tensors yet: scans run step by step on the reference engine",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return "reference"
 
 
-def _warn_once(message: str) -> None:
-    if message not in _warned:
-        _warned.add(message)
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
+def _check(name: str) -> None:
+    if name not in ENGINES:
+        raise ValueError(f"there is no engine {name!r}; expected one of {', '.join(ENGINES)}")
+    if name == "triton":
+        raise ValueError("the engine 'triton' is not built yet; use 'reference' on a GPU")

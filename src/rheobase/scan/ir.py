@@ -1,8 +1,8 @@
 """The language of a traced step: a straight line of element-wise operations, as data and as canonical text.
 
-A `Program` holds one list of nodes in single-assignment form. The forward step and its vector-Jacobian product share the
-list; whoever emits code asks for the names it needs and takes the nodes that reach them (`live`). Nodes that depend on
-parameters alone are kept apart (`hoisted`): they are evaluated once per call by torch (`hoist`), not once per time step.
+A `Program` holds one list of nodes in single-assignment form. The forward step and its vector-Jacobian product share
+the list; whoever emits code asks for the names it needs and takes the nodes that reach them (`live`). Nodes that depend
+on parameters alone are kept apart (`hoisted`): torch evaluates them once per call (`hoist`), not once per time step.
 """
 
 import operator
@@ -39,8 +39,8 @@ class Node:
 class Program:
     """A traced step.
 
-    `inputs`, `states` and `params` name the arguments; the cotangents are `grad_<output>` and `grad_<state>`. `outputs`,
-    `next_states` and the three `grads_*` name, for each of them, the value that holds it.
+    `inputs`, `states` and `params` name the arguments; the cotangents are `grad_<output>` and `grad_<state>`.
+    `outputs`, `next_states` and the three `grads_*` name, for each of them, the value that holds it.
     """
 
     name: str
@@ -110,7 +110,8 @@ def parse(text: str) -> Program:
             found[key] = tuple(word == "True" for word in rest.split())
         else:
             found[key] = tuple(rest.split())
-    return Program(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+    fields_: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    return Program(**fields_)
 
 
 def live(nodes: Sequence[Node], wanted: Iterable[str]) -> list[Node]:
@@ -154,6 +155,7 @@ TORCH: Mapping[str, Callable[..., Any]] = {
     "atan": torch.atan,
     "erf": torch.erf,
     "abs": torch.abs,
+    "sign": torch.sign,
     "floor": torch.floor,
     "ceil": torch.ceil,
     "trunc": torch.trunc,

@@ -1,5 +1,8 @@
-"""`rheobase::scan`: one operator for every neuron. It takes the step as text, so that an exported program needs no Python
-function, and it saves for backward what it was given: inputs, initial states and parameters."""
+"""`rheobase::scan`: one operator for every neuron.
+
+It takes the step as text, so that an exported program needs no Python function, and it saves for backward what it was
+given: inputs, initial states and parameters.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,7 +86,7 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     return None, results[:a], results[a:b], results[b:], None
 
 
-def _no_double_backward(ctx: Any, *grads: Any) -> Any:
+def _no_double_backward(*_: Any) -> Any:
     raise RuntimeError("the fused scan has no second derivative; run forward and backward under rb.engine('reference')")
 
 
@@ -99,7 +102,7 @@ class Scan:
 
         Raises:
             ValueError: a constant is not an argument of the step, or is a number or tensor (pass those to the call).
-            UnsupportedOperation: the step leaves the language of steps.
+            UnsupportedOperationError: the step leaves the language of steps.
         """
         unknown = [name for name in constants if name not in step.arguments]
         if unknown:
@@ -168,7 +171,7 @@ class Scan:
         for name, s in zip(names, state, strict=True):
             if s.shape not in (shape, torch.Size(())):
                 raise ValueError(
-                    f"{self.step.name}: state {name!r} has shape {tuple(s.shape)} but one step of x has {tuple(shape)}; "
+                    f"{self.step.name}: state {name!r} has shape {tuple(s.shape)} but a step of x has {tuple(shape)}; "
                     f"pass the state that this call returned for the same batch"
                 )
         return tuple(s.to(dtype).expand(shape) if s.requires_grad else s.to(dtype) for s in state)
@@ -193,8 +196,9 @@ class Scan:
         for key, p in params.items():
             if isinstance(p, Tensor) and not _broadcasts(p.shape, rest):
                 raise ValueError(
-                    f"{name}: parameter {key!r} has shape {tuple(p.shape)}, which does not broadcast against {tuple(rest)} "
-                    f"(x without time and batch); for a value a channel of [T, B, C, H, W] use shape (C, 1, 1)"
+                    f"{name}: parameter {key!r} has shape {tuple(p.shape)}, which does not broadcast against "
+                    f"{tuple(rest)} (x without time and batch); for one value a channel of [T, B, C, H, W] "
+                    f"use shape (C, 1, 1)"
                 )
 
 

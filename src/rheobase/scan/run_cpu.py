@@ -248,7 +248,7 @@ def backward(
     grads: Sequence[Tensor | None],
     wanted: Sequence[bool],
 ) -> list[Tensor]:
-    """Gradients of the `wanted` among inputs, states and params, given those of outputs and final states (None: zero)."""
+    """Gradients of the `wanted` inputs, states and params, given those of outputs and final states (None: zero)."""
     program, lanes = parse(text), _lanes(inputs[0])
     values = hoist(program, params)
     n_in, n_state, n_out = len(inputs), len(states), len(program.outputs)

@@ -64,7 +64,8 @@ def calling(model: nn.Module, state: ModelState) -> Iterator[Call]:
     """Make `state` the state of every `Temporal` module inside; the yielded call collects the state after.
 
     Raises:
-        ValueError: `state` has an entry that no module asked for: it belongs to another model.
+        ValueError: `state` has an entry that no module asked for, so it belongs to another model; or no temporal module
+            handed its state over, as in a compiled model.
     """
     call = Call({module: name for name, module in model.named_modules()}, state)
     token = _active.set(call)
@@ -72,7 +73,12 @@ def calling(model: nn.Module, state: ModelState) -> Iterator[Call]:
         yield call
     finally:
         _active.reset(token)
+    if not call.after and any(isinstance(module, Temporal) for module in call.names):
+        raise ValueError(
+            f"{type(model).__name__} has temporal modules but none handed its state over; a compiled model cannot be "
+            f"streamed: stream the module it was compiled from"
+        )
     if unread := state.keys() - call.after.keys():
         raise ValueError(
-            f"state has entries {sorted(unread)[:3]} that the model did not read; pass the state that this model returned"
+            f"state has entries {sorted(unread)[:3]} that the model did not read; pass what this model returned"
         )

@@ -1,7 +1,7 @@
 """From a step function to a `Program`: its own operations and those of its vector-Jacobian product.
 
-The step is traced on lanes of equal shape, so that every operation is element-wise and no parameter's gradient is summed
-inside the trace; the engines sum.
+The step is traced on lanes of equal shape, so that every operation is element-wise and no parameter's gradient is
+summed inside the trace; the engines sum.
 """
 
 import inspect
@@ -21,14 +21,14 @@ Rest = float | Callable[..., Tensor | float]
 """A state's value before the first step: a number, or a function of the parameters (taken by name)."""
 
 
-class UnsupportedOperation(ValueError):
+class UnsupportedOperationError(ValueError):
     """A step uses an operation that the language of steps does not have."""
 
 
 _RENAMED = {
     "add": "add", "sub": "sub", "mul": "mul", "div": "div", "true_divide": "div", "neg": "neg", "sqrt": "sqrt",
     "exp": "exp", "log": "log", "tanh": "tanh", "sigmoid": "sigmoid", "sin": "sin", "cos": "cos", "atan": "atan",
-    "erf": "erf", "abs": "abs", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round",
+    "erf": "erf", "abs": "abs", "sign": "sign", "sgn": "sign", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round",
     "minimum": "minimum", "maximum": "maximum", "where": "where", "ge": "ge", "gt": "gt", "le": "le", "lt": "lt",
     "eq": "eq", "ne": "ne", "logical_and": "and", "logical_or": "or", "logical_not": "not", "bitwise_and": "and",
     "bitwise_or": "or", "bitwise_not": "not",
@@ -59,7 +59,7 @@ class _Builder:
 
     def convert(self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arg:
         """One aten operation; arguments are names or numbers already."""
-        packet = target.overloadpacket.__name__ if hasattr(target, "overloadpacket") else str(target)
+        packet = _packet(target).removesuffix("_")
         if packet == "heaviside" and target.namespace == "rheobase":
             return self.emit("spike_strict" if args[1] else "spike", args[0])
         if packet in ("add", "sub") and kwargs.get("alpha", 1) != 1:
@@ -108,8 +108,8 @@ class _Builder:
             return self.emit("div", 1.0, base)
         raise self.unsupported(f"pow with exponent {exponent}")
 
-    def unsupported(self, operation: str) -> UnsupportedOperation:
-        return UnsupportedOperation(
+    def unsupported(self, operation: str) -> UnsupportedOperationError:
+        return UnsupportedOperationError(
             f"step {self.step!r} uses {operation}, which a fused step does not have; "
             f"write it with {_NEAREST}, or run the step under rb.engine('reference')"
         )
@@ -119,7 +119,7 @@ class _Builder:
         spikes = {node.name for node in self.nodes if node.op in SPIKES}
         for node in self.nodes:
             if node.op not in _ARITHMETIC and spikes.intersection(a for a in node.args if isinstance(a, str)):
-                raise UnsupportedOperation(
+                raise UnsupportedOperationError(
                     f"step {self.step!r}: a spike enters {node.op!r}; a spike may be added, subtracted, multiplied or "
                     f"divided only; select with arithmetic, for example a * s + b * (1 - s)"
                 )
@@ -137,7 +137,7 @@ def trace(
     """Trace `fn(*inputs, *states, **params, **constants) -> (outputs, next states)` and its VJP.
 
     Raises:
-        UnsupportedOperation: `fn` uses an operation outside the language, or compares a spike.
+        UnsupportedOperationError: `fn` uses an operation outside the language, or compares a spike.
         ValueError: `fn` returns something else than its outputs and a tuple of as many states as it has.
     """
     from torch._decomp import core_aten_decompositions
@@ -155,7 +155,7 @@ def trace(
         return (*outputs, *next_states)
 
     def joint(*args: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        values, pullback = torch.func.vjp(primal, *args[:n_args])
+        values, pullback, *_ = torch.func.vjp(primal, *args[:n_args])
         return values, pullback(args[n_args : n_args + len(values)])
 
     lanes = [torch.full((2,), 0.5, dtype=dtype) for _ in range(n_args)]
@@ -172,7 +172,8 @@ def trace(
         "params": [f"p_{p}" for p in params],
         "cotangents": [*(f"grad_out{k}" for k in range(arity["out"])), *(f"grad_st_{s}" for s in states)],
     }
-    builder, values = _Builder(name), {}
+    builder = _Builder(name)
+    values: dict[torch.fx.Node, Arg] = {}
     placeholders = itertools.chain.from_iterable(arguments.values())
     results: tuple[Any, Any] = ((), ())
     for node in graph.nodes:
@@ -182,8 +183,10 @@ def trace(
             args = [_argument(a, values) for a in node.args]
             kwargs = {k: _argument(v, values) for k, v in node.kwargs.items() if k in ("alpha", "rounding_mode", "max")}
             values[node] = builder.convert(node.target, args, kwargs)
+            if _packet(node.target).endswith("_"):  # in place: later readers of the argument see the result
+                values[node.args[0]] = values[node]
         elif node.op == "get_attr":
-            raise UnsupportedOperation(
+            raise UnsupportedOperationError(
                 f"step {name!r} reads a tensor from outside; pass it as a parameter, so that its gradient is kept"
             )
         elif node.op == "output":
@@ -230,7 +233,7 @@ def split(result: Any, name: str, states: Sequence[str]) -> tuple[tuple[Tensor, 
 
 
 def _packet(op: Any) -> str:
-    return getattr(getattr(op, "overloadpacket", op), "__name__", "")
+    return str(getattr(getattr(op, "overloadpacket", op), "__name__", op))
 
 
 def _argument(value: Any, values: Mapping[Any, Arg]) -> Any:
@@ -272,6 +275,7 @@ class Step:
         return tuple(p.name for p in kinds if p.kind is inspect.Parameter.KEYWORD_ONLY)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """One time step, as written."""
         return self.fn(*args, **kwargs)
 
     def __reduce__(self) -> Any:
@@ -281,9 +285,9 @@ class Step:
 def step(*, inputs: Sequence[str] = ("x",), state: Mapping[str, Rest]) -> Callable[[Callable[..., Any]], Step]:
     """Declare a neuron: one time step in ordinary torch operations.
 
-    `fn(*inputs, *state, *, <parameters and constants>) -> (output, (next state, ...))`, element-wise, without randomness
-    (noise is a further input). Tensors and numbers passed by keyword are parameters, known at run time and differentiable;
-    strings, booleans, surrogates and functions are constants of the trace.
+    `fn(*inputs, *state, *, <parameters and constants>) -> (output, (next state, ...))`, element-wise, without
+    randomness (noise is a further input). Tensors and numbers passed by keyword are parameters, known at run time and
+    differentiable; strings, booleans, surrogates and functions are constants of the trace.
 
     Args:
         inputs: names of the leading arguments that carry a sequence.
@@ -299,8 +303,8 @@ def step(*, inputs: Sequence[str] = ("x",), state: Mapping[str, Rest]) -> Callab
         positional = tuple(p.name for p in kinds if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
         if positional != (*inputs, *state):
             raise ValueError(
-                f"step {fn.__name__!r} takes {positional}, expected the inputs and then the states {(*inputs, *state)}; "
-                f"put parameters behind '*'"
+                f"step {fn.__name__!r} takes {positional}, expected its inputs and then its states "
+                f"{(*inputs, *state)}; put parameters behind '*'"
             )
         return Step(fn, tuple(inputs), dict(state))
 

@@ -1,0 +1,13 @@
+import os
+import tempfile
+
+import pytest
+import torch
+
+# Kernels of the test run stay out of the user's cache, and are shared by its processes.
+os.environ.setdefault("RHEOBASE_KERNELS", os.path.join(tempfile.gettempdir(), f"rheobase-kernels-{os.getuid()}"))
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)

@@ -1,0 +1,45 @@
+"""Compile law: torch.compile and torch.export agree with eager, forward and backward."""
+
+import pytest
+import torch
+from torch import nn
+
+import rheobase as rb
+from rheobase.neurons import NEURONS, create_neuron
+
+pytestmark = [pytest.mark.compile, pytest.mark.filterwarnings("ignore")]
+
+
+def network(neuron):
+    return nn.Sequential(
+        rb.nn.PerStep(nn.Conv2d(2, 3, 3)), create_neuron(neuron), rb.nn.PerStep(nn.Conv2d(3, 2, 3)), create_neuron(neuron)
+    )
+
+
+@pytest.mark.parametrize("neuron", sorted(NEURONS))
+def test_compiled_equals_eager(neuron):
+    torch.compiler.reset()
+    model, x = network(neuron), torch.randn(3, 2, 2, 7, 7) * 3
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x), model(x))
+    parameters = list(model.parameters())
+    eager = torch.autograd.grad(model(x).cumsum(0).sum(), parameters)
+    for a, b in zip(torch.autograd.grad(compiled(x).cumsum(0).sum(), parameters), eager, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("neuron", sorted(NEURONS))
+def test_exported_equals_eager(neuron):
+    model, x = network(neuron), torch.randn(3, 2, 2, 7, 7) * 3
+    exported = torch.export.export(model, (x,))
+    assert any("scan" in str(node.target) for node in exported.graph.nodes)
+    assert torch.equal(exported.module()(x), model(x))
+
+
+def test_compiled_follows_the_engine():
+    torch.compiler.reset()
+    model, x = network("lif"), torch.randn(3, 2, 2, 7, 7) * 3
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    fused = compiled(x)
+    with rb.engine("reference"):
+        assert torch.equal(compiled(x), fused)

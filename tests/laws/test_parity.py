@@ -1,0 +1,187 @@
+"""Parity law: every engine computes what the plain step computes: equal spikes, equal final state, every gradient."""
+
+import itertools
+
+import pytest
+import torch
+
+import rheobase as rb
+from rheobase.neurons import NEURONS, SURROGATES, create_neuron
+from rheobase.scan import run_cpu
+
+SHAPES = [(1, 1, 1), (5, 2, 7), (3, 2, 3, 5, 3), (2, 1, 2100), (9, 3, 2, 1100)]
+
+
+@pytest.fixture(autouse=True)
+def _poison(monkeypatch):
+    """Uninitialised memory cannot hide: whatever the engine allocates is full of NaN."""
+
+    class Poisoned:
+        def __getattr__(self, name):
+            return getattr(torch, name)
+
+        @staticmethod
+        def empty(*args, **kwargs):
+            return torch.empty(*args, **kwargs).fill_(float("nan"))
+
+    monkeypatch.setattr(run_cpu, "torch", Poisoned())
+
+
+def everything(neuron, engine, x, state, upstream):
+    """Outputs, final states and all gradients: of input, initial state and every parameter."""
+    x = x.detach().requires_grad_()
+    state = tuple(s.detach().clone().requires_grad_() for s in state)
+    with rb.engine(engine):
+        y, last = neuron.sequence(x, state)
+        wanted = [x, *state, *neuron.parameters()]
+        grads = torch.autograd.grad((y, *last), wanted, upstream)
+    return (y, *last), grads
+
+
+def agree(neuron, x, like=None, tolerance=1e-5):
+    """Compare the engines on one input. Spikes and states must have equal bits. A gradient may differ by `tolerance` of the
+    sum of magnitudes that it adds up, which for a parameter is taken from per-neuron gradients of the reference."""
+    one = x[0].float() if x.dtype != torch.float64 else x[0]
+    state = tuple(torch.randn_like(one) for _ in neuron.scan.step.state)
+    upstream = (torch.randn_like(x), *(torch.randn_like(s) for s in state))
+    (a, grads_a), (b, grads_b) = (everything(neuron, e, x, state, upstream) for e in ("cpu", "reference"))
+    for got, expected in zip(a, b, strict=True):
+        assert got.dtype == expected.dtype
+        assert torch.equal(got, expected)
+    scale = max(float(g.abs().sum()) for g in grads_b[:1])
+    for k, (got, expected) in enumerate(zip(grads_a, grads_b, strict=True)):
+        assert got.shape == expected.shape
+        assert got.dtype == expected.dtype
+        bound = float(expected.abs().max()) if k <= len(state) else scale
+        assert float((got - expected).abs().max()) <= tolerance * max(bound, 1e-30)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("neuron", sorted(NEURONS))
+def test_odd_shapes(neuron, shape):
+    agree(create_neuron(neuron), torch.randn(shape) * 2)
+
+
+@pytest.mark.parametrize("surrogate", sorted(SURROGATES))
+@pytest.mark.parametrize("neuron", sorted(NEURONS))
+def test_every_surrogate(neuron, surrogate):
+    agree(create_neuron(neuron, surrogate=SURROGATES[surrogate]()), torch.randn(5, 2, 33) * 2)
+
+
+@pytest.mark.parametrize(
+    ("reset", "detach", "strict"), list(itertools.product(["zero", "subtract", "none"], [True, False], [True, False]))
+)
+def test_every_reset(reset, detach, strict):
+    neuron = create_neuron("plif", reset=reset, detach_reset=detach, strict=strict)
+    agree(neuron, torch.randn(5, 2, 33) * 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("neuron", sorted(NEURONS))
+def test_number_formats(neuron, dtype):
+    # The 16-bit gradients are rounded once from float32, so a last-bit difference there is one unit of the format.
+    tolerance = {torch.float64: 1e-12, torch.bfloat16: 2**-8, torch.float16: 2**-11}[dtype]
+    module = create_neuron(neuron)
+    agree(module.double() if dtype == torch.float64 else module, (torch.randn(4, 2, 301) * 2).to(dtype), tolerance=tolerance)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 1, 1), (1, 1, 5), (3, 4, 5), (1, 4, 5), (4, 5)], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+def test_parameters_of_every_shape_in_every_layout(shape, layout):
+    x = torch.randn(6, 2, 3, 4, 5) * 2
+    if layout == "channels_last":
+        x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    elif layout == "strided":
+        x = torch.randn(6, 2, 3, 4, 10)[..., ::2] * 2
+    neuron = create_neuron("plif", shape=shape, threshold=torch.nn.Parameter(torch.rand(shape) + 0.5))
+    with torch.no_grad():
+        neuron.w.copy_(torch.randn(shape))
+    agree(neuron, x)
+    if layout != "strided":
+        assert neuron(x).stride() == x.stride()
+
+
+def test_large_parameters_take_the_lane_path():
+    neuron = create_neuron("plif", shape=(5000,))
+    agree(neuron, torch.randn(3, 2, 5000) * 2)
+
+
+def test_static_input_is_read_in_place():
+    x = torch.randn(1, 2, 40).expand(6, 2, 40) * 2
+    image = torch.randn(2, 40)
+    x = image.unsqueeze(0).expand(6, 2, 40)
+    agree(create_neuron("lif"), x)
+    found = []
+    for engine in ("cpu", "reference"):
+        leaf = image.clone().requires_grad_()
+        with rb.engine(engine):
+            (create_neuron("lif")(leaf.unsqueeze(0).expand(6, 2, 40)).cumsum(0)).sum().backward()
+        found.append(leaf.grad)
+    torch.testing.assert_close(*found)
+
+
+def test_missing_cotangents_are_zero():
+    x = torch.randn(4, 2, 9, requires_grad=True)
+    neuron = create_neuron("lif", reset="subtract", detach_reset=False)
+    found = []
+    for engine in ("cpu", "reference"):
+        with rb.engine(engine):
+            _, (v,) = neuron.sequence(x, None)
+            found.append(torch.autograd.grad(v.square().sum(), x)[0])
+    torch.testing.assert_close(*found)
+
+
+def test_gradients_do_not_depend_on_the_number_of_threads():
+    x = torch.randn(4, 8, 16, 32, 32) * 2
+    neuron = create_neuron("plif", shape=(16, 1, 1))
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(torch.autograd.grad(neuron(x).cumsum(0).sum(), neuron.w)[0])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_nan_input_gives_the_reference_answer():
+    x = torch.randn(4, 2, 9)
+    x[1, 0, 3] = float("nan")
+    neuron = create_neuron("lif")
+    found = []
+    for engine in ("cpu", "reference"):
+        with rb.engine(engine):
+            found.append(neuron.sequence(x, None))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1][0].isnan(), found[1][1][0].isnan())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_every_16_bit_number_is_read_and_written_right(dtype):
+    """A step that copies its input shows the conversions on all 65536 bit patterns."""
+    from rheobase.neurons import Neuron
+
+    @rb.step(state={"v": 0.0})
+    def through(x, v):
+        return x * 1.0, (x + v,)
+
+    x = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(dtype).reshape(1, 2, -1)
+    y, (v,) = Neuron(through).sequence(x, None)
+    assert torch.equal(y.isnan(), x.isnan())
+    assert torch.equal(v.nan_to_num(7.0), x[0].float().nan_to_num(7.0))
+    assert torch.equal(y.nan_to_num(7.0), x.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_rounding_to_16_bits_is_to_nearest_even(dtype):
+    from rheobase.neurons import Neuron
+
+    @rb.step(state={"v": 0.0})
+    def scaled(x, v, *, k):
+        return x * k, (v + 0.0 * x,)
+
+    x = torch.cat([torch.randn(20000) * 10.0**e for e in range(-7, 5)]).to(dtype).reshape(1, 1, -1)
+    y = Neuron(scaled, k=1.2345678)(x)
+    expected = (x.float() * torch.tensor(1.2345678)).to(dtype)
+    assert torch.equal(y.view(torch.int16), expected.view(torch.int16))
