@@ -10,7 +10,7 @@ import types
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ _FORMAT = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", t
 _TILES = (1024, 256)
 _HISTORY_BYTES = 1 << 19
 """What a tile's states of all steps may take: a fraction of a core's second-level cache."""
+_NODE_NS = 0.045
+"""Nanoseconds that one operation takes a lane and step, roughly, to decide whether a job is worth a second thread."""
 _MAX_BLOCKS = 64
 _MIN_BLOCK = 4096
 _compiling = threading.Lock()
@@ -98,14 +100,21 @@ def _execute(name: str, path: Path, cache: bool) -> types.ModuleType:
 
 
 @lru_cache(maxsize=4096)
-def _kernel(text: str, layout: Layout, direction: str) -> Callable[..., None]:
+def _kernel(text: str, layout: Layout, direction: str) -> tuple[Callable[..., None], list[str], float]:
+    """The compiled kernel, the parameters and hoisted values that it takes, and its nanoseconds a lane and step."""
     program = parse(text)
-    emit = emit_cpu.emit_forward if direction == "forward" else emit_cpu.emit_backward
     with _compiling:
-        return getattr(_module(emit(program, layout)), direction)  # type: ignore[no-any-return]
+        if direction == "forward":
+            module, names = _module(emit_cpu.emit_forward(program, layout)), emit_cpu.forward_parameters(program)
+        else:
+            module, names = (
+                _module(emit_cpu.emit_backward(program, layout)),
+                emit_cpu.backward_parameters(program, layout),
+            )
+    return getattr(module, direction), names, _NODE_NS * len(program.nodes) * (0.5 if direction == "forward" else 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Lanes:
     """How `[T, *shape]` lies in memory: `order` lists the axes of one step from the slowest to the fastest."""
 
@@ -114,9 +123,25 @@ class _Lanes:
     order: tuple[int, ...]
     io: str
 
-    @property
+    @cached_property
     def count(self) -> int:
+        """Lanes: neurons times samples."""
         return math.prod(self.shape)
+
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Strides of one step; those of axes of size one are 0, for they may be anything."""
+        found, stride = [0] * len(self.shape), 1
+        for a in reversed(self.order):
+            if self.shape[a] != 1:
+                found[a] = stride
+                stride *= self.shape[a]
+        return tuple(found)
+
+    @cached_property
+    def back(self) -> list[int]:
+        """The permutation from memory order to the order of the axes."""
+        return [self.order.index(a) for a in range(len(self.shape))]
 
     @property
     def inner(self) -> tuple[int, ...]:
@@ -126,31 +151,36 @@ class _Lanes:
     def empty(self, T: int | None, dtype: torch.dtype) -> Tensor:
         """An uninitialised tensor of this layout, with T steps or (None) of one step's shape."""
         memory = torch.empty(([] if T is None else [T]) + [self.shape[a] for a in self.order], dtype=dtype)
-        back = [self.order.index(a) for a in range(len(self.shape))]
-        return memory.permute(back if T is None else [0, *(a + 1 for a in back)])
+        if self.order == tuple(range(len(self.shape))):
+            return memory
+        return memory.permute(self.back if T is None else [0, *(a + 1 for a in self.back)])
 
-    def fits(self, x: Tensor) -> bool:
-        """Whether the steps of x lie as this layout says (steps may all be the same memory)."""
-        one, stride = x[0] if x.dim() > len(self.shape) else x, 1
-        for a in reversed(self.order):
-            if self.shape[a] != 1 and one.stride(a) != stride:
+    def fits(self, shape: Sequence[int], stride: Sequence[int]) -> bool:
+        """Whether a tensor lies as this layout says (a sequence's steps may all be the same memory)."""
+        if len(shape) > len(self.shape):
+            if shape[0] > 1 and stride[0] not in (0, self.count):
                 return False
-            stride *= self.shape[a]
-        return x.dim() == len(self.shape) or x.shape[0] == 1 or x.stride(0) in (0, stride)
+            stride = stride[1:]
+        return all(size == 1 or a == b for size, a, b in zip(self.shape, stride, self.strides, strict=True))
 
     def lay(self, x: Tensor) -> Tensor:
         """x itself if it fits, else a copy that does."""
-        if self.fits(x):
+        if self.fits(x.shape, x.stride()):
             return x
         steps = x.shape[0] if x.dim() > len(self.shape) else None
         return self.empty(steps, x.dtype).copy_(x)
 
 
 def _lanes(x: Tensor) -> _Lanes:
-    shape = tuple(x.shape[1:])
-    axes = sorted(range(1, len(shape)), key=lambda a: (-x.stride(a + 1), a))
-    lanes = _Lanes(x.shape[0], shape, (0, *axes), _FORMAT[x.dtype])
-    return lanes if lanes.fits(x) else _Lanes(x.shape[0], shape, tuple(range(len(shape))), lanes.io)
+    return _lanes_of(x.shape, x.stride(), x.dtype)
+
+
+@lru_cache(maxsize=4096)
+def _lanes_of(shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype) -> _Lanes:
+    T, step = shape[0], tuple(shape[1:])
+    axes = sorted(range(1, len(step)), key=lambda a: (-stride[a + 1], a))
+    lanes = _Lanes(T, step, (0, *axes), _FORMAT[dtype])
+    return lanes if lanes.fits(shape, stride) else _Lanes(T, step, tuple(range(len(step))), lanes.io)
 
 
 def _flat(x: Tensor, size: int) -> Any:
@@ -223,7 +253,7 @@ def forward(
     program, lanes = parse(text), _lanes(inputs[0])
     values = hoist(program, params)
     layout = Layout(lanes.io, _scalars(values), _TILES[0])
-    kernel = _kernel(text, layout, "forward")
+    kernel, names, ns = _kernel(text, layout, "forward")
     outputs = [lanes.empty(lanes.T, inputs[0].dtype) for _ in program.outputs]
     last = [lanes.empty(None, states[0].dtype) for _ in program.states]
     size = lanes.count * lanes.T
@@ -232,11 +262,11 @@ def forward(
         arguments = [
             *(a for x in inputs for a in _sequence(x, lanes)),
             *(a for s in states for a in _state(s, lanes)),
-            *_arguments(emit_cpu.forward_parameters(program), values, lanes),
+            *_arguments(names, values, lanes),
             *(_flat(o, size) for o in outputs),
             *(_flat(s, lanes.count) for s in last),
         ]
-        run_blocks(lambda lo, hi: kernel(lo, hi, block, lanes.T, lanes.count, *arguments), blocks, size)
+        run_blocks(lambda lo, hi: kernel(lo, hi, block, lanes.T, lanes.count, *arguments), blocks, size * ns / 1000)
     return outputs, last
 
 
@@ -273,7 +303,7 @@ def backward(
         tuple(wanted[n_in : n_in + n_state]),
         tuple(kinds),
     )
-    kernel = _kernel(text, layout, "backward")
+    kernel, names, ns = _kernel(text, layout, "backward")
     to_inputs = [lanes.empty(lanes.T, dtype) for want in layout.inputs if want]
     to_states = [lanes.empty(None, member) for want in layout.states if want]
     sums = {
@@ -285,7 +315,7 @@ def backward(
         arguments: list[Any] = [
             *(a for x in inputs for a in _sequence(x, lanes)),
             *(a for s in states for a in _state(s, lanes)),
-            *_arguments(emit_cpu.backward_parameters(program, layout), values, lanes),
+            *_arguments(names, values, lanes),
             *(a for g in grads[:n_out] if g is not None for a in _sequence(g, lanes)),
         ]
         zero = torch.zeros((), dtype=member)
@@ -298,7 +328,7 @@ def backward(
                 arguments.append(_flat(sums[name], lanes.count))
             else:
                 arguments += [sums[name].numpy(), *where[name]]
-        run_blocks(lambda lo, hi: kernel(lo, hi, block, lanes.T, lanes.count, *arguments), blocks, size)
+        run_blocks(lambda lo, hi: kernel(lo, hi, block, lanes.T, lanes.count, *arguments), blocks, size * ns / 1000)
     to_params = []
     for name, how in kinds:
         p = of_param[name]
@@ -307,9 +337,6 @@ def backward(
         elif sum(size > 1 for size in p.shape) <= 1:
             to_params.append(sums[name].sum(0).to(member).reshape(p.shape))
         else:
-            inner = [lanes.shape[a] for a in lanes.order[1:]]
-            spread = (
-                sums[name].sum(0).reshape(inner).permute([lanes.order.index(a) - 1 for a in range(1, len(lanes.order))])
-            )
-            to_params.append(spread.sum_to_size(p.shape).to(member))
+            full = sums[name].sum(0).reshape(lanes.inner).permute([a - 1 for a in lanes.back[1:]])
+            to_params.append(full.sum_to_size(p.shape).to(member))
     return [*to_inputs, *to_states, *to_params]

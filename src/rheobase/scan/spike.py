@@ -1,6 +1,6 @@
 """The spike: one where the membrane has reached the threshold, with a surrogate in place of its derivative."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ _library.define("heaviside(Tensor h, bool strict) -> Tensor")
 _library.impl("heaviside", heaviside, "CompositeExplicitAutograd")
 
 
+@runtime_checkable
 class Derivative(Protocol):
     """What the spike needs of a surrogate."""
 

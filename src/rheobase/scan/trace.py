@@ -4,6 +4,7 @@ The step is traced on lanes of equal shape, so that every operation is element-w
 summed inside the trace; the engines sum.
 """
 
+import importlib
 import inspect
 import itertools
 import operator
@@ -28,7 +29,8 @@ class UnsupportedOperationError(ValueError):
 _RENAMED = {
     "add": "add", "sub": "sub", "mul": "mul", "div": "div", "true_divide": "div", "neg": "neg", "sqrt": "sqrt",
     "exp": "exp", "log": "log", "tanh": "tanh", "sigmoid": "sigmoid", "sin": "sin", "cos": "cos", "atan": "atan",
-    "erf": "erf", "abs": "abs", "sign": "sign", "sgn": "sign", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round",
+    "erf": "erf", "abs": "abs", "sign": "sign", "sgn": "sign",
+    "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round",
     "minimum": "minimum", "maximum": "maximum", "where": "where", "ge": "ge", "gt": "gt", "le": "le", "lt": "lt",
     "eq": "eq", "ne": "ne", "logical_and": "and", "logical_or": "or", "logical_not": "not", "bitwise_and": "and",
     "bitwise_or": "or", "bitwise_not": "not",
@@ -89,6 +91,10 @@ class _Builder:
             return 1.0
         if packet == "_to_copy":
             return self.emit("float", args[0]) if args[0] in self.boolean else args[0]
+        if packet == "copy":
+            return args[1]  # type: ignore[no-any-return]
+        if packet == "masked_fill":
+            return self.emit("where", args[1], args[2], args[0])
         if packet in _IDENTITY:
             return args[0]  # type: ignore[no-any-return]
         if packet not in _RENAMED:
@@ -278,8 +284,17 @@ class Step:
         """One time step, as written."""
         return self.fn(*args, **kwargs)
 
+    def __deepcopy__(self, memo: Any) -> "Step":
+        return self
+
     def __reduce__(self) -> Any:
-        return operator.attrgetter(self.fn.__qualname__), (inspect.getmodule(self.fn),)
+        return _find_step, (self.fn.__module__, self.fn.__qualname__)
+
+
+def _find_step(module: str, name: str) -> Step:
+    """A pickled step is found again by its name, as functions are."""
+    found: Step = operator.attrgetter(name)(importlib.import_module(module))
+    return found
 
 
 def step(*, inputs: Sequence[str] = ("x",), state: Mapping[str, Rest]) -> Callable[[Callable[..., Any]], Step]:

@@ -1,0 +1,39 @@
+"""Data sets by name, batches in a reproducible order, and encoders from images to spikes.
+
+    import torch
+    from rheobase.data import batches, load
+
+    digits = load("digits")
+    for x, y in batches(digits.train, batch_size=64, seed=0, epoch=0):  # x: intensities in [0, 1], [B, C, H, W]
+        current = digits.encode(x, T=8)  # standardised, constant: [T, B, C, H, W]
+        spikes = digits.encode(x, T=8, encoder="poisson", generator=torch.Generator().manual_seed(0))
+
+To add a data set, add a file with a function under `@register` and import it here.
+"""
+
+from rheobase.data import digits as digits
+from rheobase.data import mnist as mnist
+from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
+from rheobase.data.encode import Encoder, direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
+from rheobase.data.fetch import data_root
+from rheobase.data.registry import list_datasets, load, register
+
+__all__ = [
+    "Batches",
+    "Dataset",
+    "Encoder",
+    "Split",
+    "batches",
+    "data_root",
+    "direct",
+    "encode",
+    "get_encoder",
+    "hold_out",
+    "latency",
+    "list_datasets",
+    "list_encoders",
+    "load",
+    "log_latency",
+    "poisson",
+    "register",
+]

@@ -1,0 +1,231 @@
+"""What every data set looks like: two splits, their classes, and where they come from."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int64
+from torch import Tensor
+
+from rheobase.data.encode import get_encoder
+
+_SEED_LIMIT = 2**32
+_STATISTICS_CHUNK = 8192
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    """N samples as they are stored, `x` `[N, C, ...]` (images `[N, C, H, W]`), and their labels `y` `[N]`.
+
+    `x` is uint8 or float32 with values from 0 to `full_scale`, which means intensity 1. A set of bytes stays a set of
+    bytes: only the batch in hand becomes float, `intensities` returning `x / full_scale`, float32 in [0, 1].
+
+    Raises:
+        ValueError: x is neither uint8 nor float32 or lacks a channel axis, y is not int64 `[N]`, full_scale <= 0.
+    """
+
+    x: Tensor
+    y: Tensor
+    full_scale: int | float = 1
+
+    def __post_init__(self) -> None:
+        if self.x.dtype not in (torch.uint8, torch.float32) or self.x.ndim < 2:
+            raise ValueError(
+                f"Split: x must be uint8 or float32 of shape [N, C, ...], got {self.x.dtype} {list(self.x.shape)}"
+            )
+        if self.y.dtype != torch.int64 or self.y.shape != self.x.shape[:1]:
+            raise ValueError(
+                f"Split: y must be int64 of shape [{len(self.x)}], one label per sample of x, "
+                f"got {self.y.dtype} {list(self.y.shape)}"
+            )
+        if not self.full_scale > 0:
+            raise ValueError(f"Split: full_scale must be positive, got {self.full_scale}")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        return f"Split({len(self)} samples of {list(self.x.shape[1:])}, {self.x.dtype}, full_scale={self.full_scale})"
+
+    def intensities(self, index: Int64[Tensor, " B"] | slice = slice(None)) -> Float32[Tensor, "B C *rest"]:
+        """Return the samples at `index` (all by default) as float32 intensities in [0, 1]: `x[index] / full_scale`."""
+        return self.x[index].to(torch.float32) / self.full_scale
+
+    def select(self, index: Int64[Tensor, " B"]) -> "Split":
+        """Return the samples at `index`, in that order, as a split of their own."""
+        return replace(self, x=self.x[index], y=self.y[index])
+
+    def statistics(self) -> tuple[Float64[Tensor, " C"], Float64[Tensor, " C"]]:
+        """Return mean and population standard deviation of the intensities, per channel, over samples and space.
+
+        Summed in float64, which is exact for bytes.
+        """
+        axes = [axis for axis in range(self.x.ndim) if axis != 1]
+        total = torch.zeros(self.x.shape[1], dtype=torch.float64, device=self.x.device)
+        squares = torch.zeros_like(total)
+        for chunk in torch.split(self.x, _STATISTICS_CHUNK):
+            values = chunk.double()
+            total += values.sum(dim=axes)
+            squares += values.square().sum(dim=axes)
+        count = self.x.numel() // self.x.shape[1]
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+        return mean / self.full_scale, deviation / self.full_scale
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A named data set: fixed `train` and `test` splits, class names by label, provenance.
+
+    Batches carry intensities in [0, 1], which spike encoders and attacks need; `standardise` turns them into what a
+    real-valued input layer wants, `(x - mean) / std` with the per-channel statistics of the whole train split.
+
+    Raises:
+        ValueError: the splits disagree in sample shape, a label names no class, mean and std are not one finite
+            number per channel, or a std is not positive.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+    licence: str
+    citation: str
+
+    def __post_init__(self) -> None:
+        shape = self.train.x.shape[1:]
+        if self.test.x.shape[1:] != shape:
+            raise ValueError(
+                f"Dataset {self.name}: train samples are {list(shape)}, test samples {list(self.test.x.shape[1:])}; "
+                "they must agree"
+            )
+        for part, split in (("train", self.train), ("test", self.test)):
+            wrong = split.y[(split.y < 0) | (split.y >= len(self.classes))]
+            if len(wrong):
+                raise ValueError(
+                    f"Dataset {self.name}: {part} has label {int(wrong[0])}, "
+                    f"but the labels of {len(self.classes)} classes are 0 to {len(self.classes) - 1}"
+                )
+        channels = shape[0]
+        finite = all(math.isfinite(value) for value in self.mean + self.std)
+        if len(self.mean) != channels or len(self.std) != channels or not finite or min(self.std) <= 0:
+            raise ValueError(
+                f"Dataset {self.name}: mean and std must hold {channels} finite numbers (one per channel), std > 0, "
+                f"got mean={self.mean}, std={self.std}"
+            )
+
+    def standardise(self, x: Float[Tensor, "B C *rest"]) -> Float[Tensor, "B C *rest"]:
+        """Return `(x - mean) / std` per channel (axis 1) for intensities x in [0, 1]."""
+        if x.ndim < 2 or x.shape[1] != len(self.mean):
+            raise ValueError(
+                f"standardise: {self.name} has {len(self.mean)} channel(s) on axis 1, got shape {list(x.shape)}; "
+                "pass a batch [B, C, ...], before it is encoded in time"
+            )
+        per_channel = [-1] + [1] * (x.ndim - 2)
+        return (x - x.new_tensor(self.mean).view(per_channel)) / x.new_tensor(self.std).view(per_channel)
+
+    def encode(
+        self,
+        x: Float[Tensor, "B C *rest"],
+        T: int,
+        encoder: str = "direct",
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "T B C *rest"]:
+        """Turn a batch of intensities into a network's input over T steps.
+
+        Encoders that emit spikes read the intensities, the others the standardised values; see `get_encoder`.
+        """
+        chosen = get_encoder(encoder)
+        return chosen(x if chosen.binary else self.standardise(x), T, generator)
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """The batches of one epoch. Has a length, and can be walked again with the same result. Made by `batches`."""
+
+    split: Split
+    batch_size: int
+    order: Int64[Tensor, " N"] | None
+    drop_last: bool
+    device: torch.device | str | None
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.split), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            window = slice(start, start + self.batch_size)
+            index = window if self.order is None else self.order[window]
+            x, y = self.split.intensities(index), self.split.y[index]
+            yield (x, y) if self.device is None else (x.to(self.device), y.to(self.device))
+
+
+def batches(
+    split: Split,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    epoch: int = 0,
+    shuffle: bool = True,
+    drop_last: bool = False,
+    device: torch.device | str | None = None,
+) -> Batches:
+    """Return the (x, y) batches of one epoch: x float32 intensities in [0, 1] `[B, C, ...]`, y int64 `[B]`.
+
+    The order is a function of (seed, epoch) alone: it neither reads nor moves any global random state, and NumPy
+    promises never to change the stream it is drawn from. `shuffle=False` keeps the stored order.
+
+    Raises:
+        ValueError: batch_size < 1, or `drop_last` would drop every batch, or seed or epoch outside [0, 2**32).
+    """
+    if batch_size < 1:
+        raise ValueError(f"batches: batch_size must be at least 1, got {batch_size}")
+    if drop_last and batch_size > len(split):
+        raise ValueError(
+            f"batches: drop_last with batch_size {batch_size} leaves no batch of {len(split)} samples; lower batch_size"
+        )
+    random = _random("batches", seed=seed, epoch=epoch)
+    order = torch.from_numpy(random.permutation(len(split))).to(split.x.device) if shuffle else None
+    return Batches(split, batch_size, order, drop_last, device)
+
+
+def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Carve a validation split: return (kept, held), held having `round(fraction * N)` samples drawn per class.
+
+    Each class gives its share, rounded by largest remainder (ties to the lower label), so a class with very few
+    samples may give none. Both parts keep the stored order, and the draw is fixed by `seed` as in `batches`.
+
+    Raises:
+        ValueError: fraction is outside (0, 1) or leaves one part empty, or seed is outside [0, 2**32).
+    """
+    size = len(split)
+    wanted = round(fraction * size) if 0 < fraction < 1 else 0
+    if not 0 < wanted < size:
+        raise ValueError(
+            f"hold_out: fraction must lie in (0, 1) and leave both parts at least one of {size} samples, got {fraction}"
+        )
+    random = _random("hold_out", seed=seed)
+    labels = split.y.cpu().numpy()
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    shares = np.array([len(member) * wanted for member in members])
+    quotas = shares // size
+    quotas[np.argsort(-(shares % size), kind="stable")[: wanted - quotas.sum()]] += 1
+    held = np.zeros(size, dtype=bool)
+    for member, quota in zip(members, quotas, strict=True):
+        held[random.permutation(member)[:quota]] = True
+    kept, taken = (torch.from_numpy(np.flatnonzero(mask)).to(split.x.device) for mask in (~held, held))
+    return split.select(kept), split.select(taken)
+
+
+def _random(caller: str, **seeds: int) -> np.random.RandomState:
+    """Return a private generator; RandomState, because its streams are frozen across NumPy versions (NEP 19)."""
+    for name, value in seeds.items():
+        if not 0 <= value < _SEED_LIMIT:
+            raise ValueError(f"{caller}: {name} must lie in [0, 2**32), got {value}")
+    return np.random.RandomState(list(seeds.values()))

@@ -1,0 +1,159 @@
+"""Encoders: a batch of images `[B, ...]` becomes input over T steps `[T, B, ...]`, in the dtype of the images.
+
+`direct` repeats any real values, usually standardised ones. The others emit spikes in {0, 1} and read intensities in
+[0, 1]. Half-precision intensities are compared in float32, so every dtype sees the same rates and times.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def direct(x: Float[Tensor, "*shape"], T: int) -> Float[Tensor, "T *shape"]:
+    """Present x as a constant current, `out[t] = x`: a view with stride 0 along time, nothing is copied.
+
+    Raises:
+        ValueError: T < 1.
+    """
+    _check_steps("direct", T)
+    return x.expand(T, *x.shape)
+
+
+def poisson(
+    x: Float[Tensor, "*shape"], T: int, generator: torch.Generator | None = None, max_rate: float = 1.0
+) -> Float[Tensor, "T *shape"]:
+    """Fire independently at every step with probability `max_rate * x`.
+
+    This is a Bernoulli train, the discrete-time form of a Poisson train.
+
+    Args:
+        x: intensities in [0, 1].
+        T: steps.
+        generator: source of randomness on x's device; torch's default one if None.
+        max_rate: spikes per step of a pixel of intensity 1, in (0, 1].
+
+    Raises:
+        ValueError: T < 1, max_rate outside (0, 1], or an x outside [0, 1] or NaN.
+    """
+    _check_steps("poisson", T)
+    if not 0 < max_rate <= 1:
+        raise ValueError(f"poisson: max_rate is a probability per step in (0, 1], got {max_rate}")
+    rate = _intensity("poisson", x) * max_rate
+    draw = torch.rand(T, *x.shape, generator=generator, dtype=rate.dtype, device=x.device)
+    return (draw < rate).to(x.dtype)
+
+
+def latency(x: Float[Tensor, "*shape"], T: int) -> Float[Tensor, "T *shape"]:
+    r"""Fire once, earlier for brighter: at step $t = \mathrm{round}((1 - x)(T - 1))$, halves to the even step.
+
+    Pixels at 0 never fire.
+
+    Raises:
+        ValueError: T < 1, or an x outside [0, 1] or NaN.
+    """
+    _check_steps("latency", T)
+    intensity = _intensity("latency", x)
+    return _fire_once(((1 - intensity) * (T - 1)).round(), intensity > 0, T).to(x.dtype)
+
+
+def log_latency(
+    x: Float[Tensor, "*shape"], T: int, tau: float = 5.0, threshold: float = 0.2
+) -> Float[Tensor, "T *shape"]:
+    r"""Fire once, when a leaky integrator at rest charged by the current x reaches the threshold.
+
+    $v(t) = x (1 - e^{-t/\tau})$ reaches $\vartheta$ at $t = \tau \ln \frac{x}{x - \vartheta}$, rounded (halves to even)
+    and clipped to the last step. Pixels at or below the threshold never fire.
+
+    Args:
+        x: intensities in [0, 1].
+        T: steps.
+        tau: time constant in steps, positive.
+        threshold: in (0, 1).
+
+    Raises:
+        ValueError: T < 1, tau <= 0, threshold outside (0, 1), or an x outside [0, 1] or NaN.
+    """
+    _check_steps("log_latency", T)
+    if not tau > 0:
+        raise ValueError(f"log_latency: tau is a time constant in steps and must be positive, got {tau}")
+    if not 0 < threshold < 1:
+        raise ValueError(f"log_latency: threshold must lie in (0, 1), the range of intensities, got {threshold}")
+    intensity = _intensity("log_latency", x)
+    time = tau * torch.log(intensity / (intensity - threshold))
+    return _fire_once(time.round().clamp_max(T - 1), intensity > threshold, T).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder and its traits; calling it encodes with the function's default options.
+
+    `binary`: it emits only 0 and 1 and reads intensities in [0, 1]; otherwise it reads standardised values.
+    `stochastic`: it takes a generator, which the others ignore.
+    """
+
+    function: Callable[..., Tensor]
+    binary: bool
+    stochastic: bool
+
+    def __call__(
+        self, x: Float[Tensor, "*shape"], T: int, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "T *shape"]:
+        """Encode x over T steps."""
+        return self.function(x, T, generator) if self.stochastic else self.function(x, T)
+
+
+_ENCODERS = {
+    "direct": Encoder(direct, binary=False, stochastic=False),
+    "latency": Encoder(latency, binary=True, stochastic=False),
+    "log_latency": Encoder(log_latency, binary=True, stochastic=False),
+    "poisson": Encoder(poisson, binary=True, stochastic=True),
+}
+
+
+def list_encoders() -> list[str]:
+    """Return the sorted names that `encode` and `get_encoder` know."""
+    return sorted(_ENCODERS)
+
+
+def get_encoder(name: str) -> Encoder:
+    """Return the encoder called `name`; a ValueError lists the names there are."""
+    if name not in _ENCODERS:
+        raise ValueError(f"there is no encoder {name!r}; choose one of {', '.join(list_encoders())}")
+    return _ENCODERS[name]
+
+
+def encode(
+    name: str, x: Float[Tensor, "*shape"], T: int, generator: torch.Generator | None = None
+) -> Float[Tensor, "T *shape"]:
+    """Encode x over T steps with the encoder called `name`; for batches of a data set see `Dataset.encode`.
+
+    Raises:
+        ValueError: no encoder has that name, or the encoder refuses its input.
+    """
+    return get_encoder(name)(x, T, generator)
+
+
+def _check_steps(caller: str, T: int) -> None:
+    if T < 1:
+        raise ValueError(f"{caller}: T must be at least 1 step, got {T}")
+
+
+def _intensity(caller: str, x: Tensor) -> Tensor:
+    """Return x checked to lie in [0, 1], in at least float32."""
+    if x.numel():
+        low, high = (float(bound) for bound in x.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"{caller}: x must hold intensities in [0, 1], got values in [{low:g}, {high:g}]; "
+                "pass batches as they come, not standardised"
+            )
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _fire_once(time: Tensor, fires: Tensor, T: int) -> Tensor:
+    """Return booleans `[T, ...]`, true at step `time` of every pixel that fires."""
+    steps = torch.arange(T, dtype=time.dtype, device=time.device).view(T, *[1] * time.ndim)
+    return (steps == time) & fires

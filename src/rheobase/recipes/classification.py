@@ -1,0 +1,308 @@
+"""Image classification: the one place where models, data and training meet. A recipe is a config of this file."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rheobase.data import Dataset, Split, batches, hold_out, load
+from rheobase.models import create_model
+from rheobase.nn import observe
+from rheobase.report import LayerActivity, RunReport, Sample, evenly_spaced, write
+from rheobase.scan import Temporal
+from rheobase.train import (
+    Batches,
+    RunFolder,
+    TrainConfig,
+    evaluate,
+    fit,
+    load_weights,
+)
+
+Metrics = dict[str, Any]
+
+RASTER_NEURONS = 64
+"""A raster keeps at most this many neurons of a layer, evenly spaced."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """A network, its data, and how it is trained.
+
+    Args:
+        data: name of the data set, see `rheobase list data`.
+        model: name of the model, see `rheobase list models`.
+        neuron: name of the neuron, see `rheobase list neurons`; None leaves the model's own.
+        width: channels of the first stage; None leaves the model's own.
+        encoder: how an image becomes a sequence: direct, poisson, latency, log_latency.
+        T: time steps.
+        batch_size: samples in a batch.
+        validation: share of the training split that is held out; it picks the best checkpoint, the test split does not.
+        train: optimiser, schedule, epochs and the rest.
+    """
+
+    data: str = "digits"
+    model: str = "ms_resnet20"
+    neuron: str | None = None
+    width: int | None = None
+    encoder: str = "direct"
+    T: int = 4
+    batch_size: int = 50
+    validation: float = 0.1
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Classification":
+        """The config that `asdict` wrote.
+
+        Raises:
+            ValueError: a field that this version does not have, or a value out of range.
+        """
+        values = dict(values)
+        nested = values.pop("train", {})
+        for kind, given in ((cls, values), (TrainConfig, nested)):
+            unknown = given.keys() - {f.name for f in fields(kind)}
+            if unknown:
+                raise ValueError(f"config.json has a field {sorted(unknown)[0]!r} that {kind.__name__} does not know")
+        return cls(**values, train=TrainConfig(**nested))
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a config builds: model, data with its validation split, and the encoder bound to T."""
+
+    config: Classification
+    model: nn.Module
+    dataset: Dataset
+    train: Split
+    validation: Split
+
+    def prepare(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Images `[B, C, H, W]` in [0, 1] to the network's input `[T, B, C, H, W]`."""
+        return self.dataset.encode(x, self.config.T, self.config.encoder, generator)
+
+    def source(self, split: Split, shuffle: bool) -> Batches:
+        """Batches of a split for `fit`, the same for the same seed and epoch."""
+        make = partial(self._batches, split, shuffle)
+        return Batches(make, len(make(0)))
+
+    def _batches(self, split: Split, shuffle: bool, epoch: int) -> Any:
+        seed = self.config.train.seed
+        return batches(split, self.config.batch_size, seed=seed, epoch=epoch, shuffle=shuffle)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are learned."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+
+def build(config: Classification, *, root: Path | None = None, download: bool = False) -> Task:
+    """Load the data and make the model, seeded by the config.
+
+    Raises:
+        ValueError: unknown names, or options that the model does not take.
+        FileNotFoundError: the data set is not on this machine and `download` is off.
+    """
+    dataset = load(config.data, root=root, download=download)
+    train, validation = hold_out(dataset.train, config.validation, seed=config.train.seed)
+    torch.manual_seed(config.train.seed)
+    options = {"neuron": config.neuron, "width": config.width}
+    model = create_model(
+        config.model,
+        in_channels=dataset.train.x.shape[1],
+        classes=len(dataset.classes),
+        **{name: value for name, value in options.items() if value is not None},
+    )
+    return Task(config, model, dataset, train, validation)
+
+
+def train(
+    recipe: str,
+    config: Classification,
+    runs: Path,
+    *,
+    download: bool = False,
+    on_epoch: Callable[[Metrics], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> tuple[RunFolder, Metrics]:
+    """Train from scratch in a new run folder below `runs`, then measure the best checkpoint on the test split.
+
+    Returns:
+        the run folder and its result: see `finish`.
+    """
+    task = build(config, download=download)
+    run = RunFolder.create(runs, recipe, {"recipe": recipe, **asdict(config)})
+    return run, _fit(task, run, False, on_epoch, on_step)
+
+
+def resume(
+    run: RunFolder,
+    *,
+    which: str = "last",
+    on_epoch: Callable[[Metrics], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Metrics:
+    """Go on with a run that was stopped; it ends with the same bits as if it had never been."""
+    return _fit(build(config_of(run)), run, "best" if which == "best" else True, on_epoch, on_step)
+
+
+def config_of(run: RunFolder) -> Classification:
+    """The config in a run folder."""
+    return Classification.from_dict({k: v for k, v in run.config().items() if k != "recipe"})
+
+
+def recipe_of(run: RunFolder) -> str:
+    """The name of the recipe that made a run."""
+    return str(run.config().get("recipe", run.path.parent.name))
+
+
+def _fit(task: Task, run: RunFolder, resume: Any, on_epoch: Any, on_step: Any) -> Metrics:
+    fit(
+        task.model,
+        task.source(task.train, shuffle=True),
+        task.source(task.validation, shuffle=False),
+        task.config.train,
+        run,
+        prepare=task.prepare,
+        on_epoch=on_epoch,
+        on_step=on_step,
+        resume=resume,
+    )
+    return measure(run, task=task)
+
+
+def measure(run: RunFolder, *, which: str = "best", task: Task | None = None) -> Metrics:
+    """Measure a checkpoint of a run on the test split and note it in the run's result.json.
+
+    Returns:
+        recipe, checkpoint, test_accuracy, test_loss, test_count, validation_accuracy, parameters, epochs, seconds.
+    """
+    task = task or build(config_of(run))
+    _load(task, run, which)
+    found = evaluate(
+        task.model, task.source(task.dataset.test, shuffle=False)(0), task.config.train, prepare=task.prepare
+    )
+    history = run.metrics()
+    line = run.result().get("train", {}).get("best" if which == "best" else "last", {})
+    result = {
+        "recipe": recipe_of(run),
+        "checkpoint": which,
+        "test_accuracy": found["accuracy"],
+        "test_loss": found["loss"],
+        "test_count": found["count"],
+        "validation_accuracy": line.get("validation_accuracy"),
+        "parameters": task.parameters,
+        "epochs": len(history),
+        "seconds": sum(entry["seconds"] for entry in history),
+    }
+    run.add_result("eval", result)
+    return result
+
+
+def classify(run: RunFolder, images: np.ndarray, *, which: str = "best") -> list[str]:
+    """Class names for images `[N, C, H, W]` with intensities in [0, 1].
+
+    Raises:
+        ValueError: wrong shape, NaN or Inf, or values outside [0, 1].
+    """
+    task = build(config_of(run))
+    shape = tuple(task.dataset.train.x.shape[1:])
+    if images.ndim != 4 or images.shape[1:] != shape or len(images) == 0:
+        raise ValueError(
+            f"images have shape {images.shape}; {task.dataset.name} networks read [N, C, H, W] = N x {shape}"
+        )
+    x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+    if not x.isfinite().all():
+        raise ValueError(f"images hold {int((~x.isfinite()).sum())} NaN or Inf; clean them first")
+    if x.min() < 0 or x.max() > 1:
+        raise ValueError(
+            f"images lie in {x.min():g} .. {x.max():g}; divide by the full scale to get intensities in [0, 1]"
+        )
+    _load(task, run, which)
+    split = Split(x, torch.zeros(len(x), dtype=torch.int64))
+    batches = task.source(split, shuffle=False)(0)
+    found = evaluate(task.model, batches, task.config.train, prepare=task.prepare, predictions=True)
+    return [task.dataset.classes[k] for k in found["predictions"]]
+
+
+def _load(task: Task, run: RunFolder, which: str) -> None:
+    load_weights(task.model, run, "best" if which == "best" else "last")
+
+
+def report(run: RunFolder, *, which: str = "best") -> Path:
+    """Run a checkpoint over the test split, look at every spiking layer, and write `report.html` into the run."""
+    task = build(config_of(run))
+    _load(task, run, which)
+    activity = _Activity(task.config.T)
+    began = time.perf_counter()
+    with observe(task.model, activity.see):
+        found = evaluate(
+            task.model,
+            task.source(task.dataset.test, shuffle=False)(0),
+            task.config.train,
+            prepare=task.prepare,
+            predictions=True,
+        )
+    predicted, labels = found["predictions"].numpy(), task.dataset.test.y.numpy()
+    classes = task.dataset.classes
+    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    env, history = run.env(), run.metrics()
+    page = RunReport(
+        title=f"{task.config.model} on {task.dataset.name}",
+        recipe=recipe_of(run),
+        command=str(env.get("command", "")),
+        test_accuracy=found["accuracy"],
+        parameters=task.parameters,
+        seconds=sum(line["seconds"] for line in history),
+        environment={**env, "checkpoint": which, "seconds to evaluate": round(time.perf_counter() - began, 2)},
+        config=asdict(task.config),
+        history=history,
+        confusion=confusion,
+        class_names=classes,
+        layers=activity.layers(len(labels)),
+        sample=Sample(
+            task.dataset.test.intensities(slice(0, 1))[0].numpy(), classes[int(labels[0])], classes[int(predicted[0])]
+        ),
+    )
+    return write(page, run.path / "report.html")
+
+
+class _Activity:
+    """Adds up what every spiking layer emits, and keeps the first sample's raster."""
+
+    def __init__(self, T: int) -> None:
+        self.T = T
+        self.sums: dict[str, Tensor] = {}
+        self.graded: dict[str, bool] = {}
+        self.rasters: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def see(self, name: str, layer: Temporal, output: Tensor) -> None:
+        spikes = output.float().flatten(2)
+        total = spikes.abs().sum((0, 1)).double().cpu()
+        if name in self.sums:
+            self.sums[name] += total
+            return
+        self.sums[name] = total
+        self.graded[name] = getattr(layer, "emits", "real") != "binary"
+        n = spikes.shape[2]
+        shown = torch.from_numpy(evenly_spaced(n, RASTER_NEURONS))
+        self.rasters[name] = spikes[:, 0, shown].cpu(), shown
+
+    def layers(self, samples: int) -> list[LayerActivity]:
+        return [
+            LayerActivity(
+                name=name,
+                rates=(total / (self.T * samples)).numpy(),
+                raster=self.rasters[name][0].numpy(),
+                graded=self.graded[name],
+                shown=self.rasters[name][1].numpy(),
+            )
+            for name, total in self.sums.items()
+        ]

@@ -1,0 +1,34 @@
+"""Training: the loop, losses, schedules, checkpoints and the run folder. Knows no model and no data set."""
+
+from rheobase.train.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from rheobase.train.config import TrainConfig
+from rheobase.train.loop import Batches, BatchSource, FitResult, fit
+from rheobase.train.loss import cross_entropy, loss, tet
+from rheobase.train.measure import Batch, Prepare, evaluate
+from rheobase.train.run import RunFolder, environment
+from rheobase.train.schedule import constant, cosine, schedule, step_decay
+
+__all__ = [
+    "Batch",
+    "BatchSource",
+    "Batches",
+    "Checkpoint",
+    "FitResult",
+    "Prepare",
+    "RunFolder",
+    "TrainConfig",
+    "constant",
+    "cosine",
+    "cross_entropy",
+    "environment",
+    "evaluate",
+    "fit",
+    "has_checkpoint",
+    "load_checkpoint",
+    "load_weights",
+    "loss",
+    "save_checkpoint",
+    "schedule",
+    "step_decay",
+    "tet",
+]

@@ -1,0 +1,94 @@
+"""The settings of one training: a frozen dataclass that says no to what cannot work."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How `fit` trains.
+
+    Args:
+        epochs: passes over the training batches.
+        optimizer: "sgd" (with `momentum`) or "adamw".
+        lr: base learning rate; the schedule multiplies it at every step.
+        momentum: of SGD; AdamW ignores it.
+        weight_decay: L2 term of SGD, decoupled decay of AdamW.
+        decay_vectors: also decay parameters with at most one axis longer than 1: biases, norm scales, neuron constants.
+        schedule: "cosine", "constant" or "step".
+        warmup_epochs: epochs of linear warm-up.
+        milestones: epochs at which the "step" schedule multiplies the rate by `gamma`.
+        gamma: see `milestones`.
+        loss: "cross_entropy" (of the mean over time) or "tet".
+        label_smoothing: of "cross_entropy".
+        tet_lambda: weight of the regression term of "tet".
+        tet_target: value that term pulls the logits to.
+        clip_norm: largest allowed 2-norm of all gradients together; None leaves them alone.
+        autocast: "bf16" runs the model under torch.autocast; the loss stays in float32.
+        seed: of dropout, encoders and whatever else draws from the global generators.
+        monitor: what makes a validation "best", and what `patience` watches.
+        patience: stop after this many epochs without a better validation; 0 never stops early.
+        checkpoint_every_steps: also save `last` within an epoch; 0 saves after epochs only.
+        device: "auto" (CUDA if there is one), "cpu" or "cuda".
+
+    Raises:
+        ValueError: a setting that is out of range, unknown, or without effect beside the others.
+    """
+
+    epochs: int = 10
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    decay_vectors: bool = False
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    warmup_epochs: int = 0
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    loss: Literal["cross_entropy", "tet"] = "cross_entropy"
+    label_smoothing: float = 0.0
+    tet_lambda: float = 0.05
+    tet_target: float = 1.0
+    clip_norm: float | None = None
+    autocast: Literal["bf16"] | None = None
+    seed: int = 0
+    monitor: Literal["accuracy", "loss"] = "accuracy"
+    patience: int = 0
+    checkpoint_every_steps: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # a list when the config was read from JSON
+        choices: dict[str, tuple[str | None, ...]] = {
+            "optimizer": ("sgd", "adamw"),
+            "schedule": ("cosine", "constant", "step"),
+            "loss": ("cross_entropy", "tet"),
+            "autocast": ("bf16", None),
+            "monitor": ("accuracy", "loss"),
+            "device": ("auto", "cpu", "cuda"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"TrainConfig: {name} is {getattr(self, name)!r}; choose one of {allowed}")
+        ranges = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "lr": (0 < self.lr < float("inf"), "above 0 and finite"),
+            "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
+            "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or above, and finite"),
+            "warmup_epochs": (0 <= self.warmup_epochs < self.epochs, "0 or above, and below epochs"),
+            "milestones": (
+                (self.schedule == "step") == bool(self.milestones),
+                'given with schedule="step" and only then',
+            ),
+            "gamma": (0 < self.gamma <= 1, "in (0, 1]"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
+            "loss": (not (self.loss == "tet" and self.label_smoothing), '"cross_entropy" if labels are to be smoothed'),
+            "tet_lambda": (0 <= self.tet_lambda <= 1, "in [0, 1]"),
+            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0, or None"),
+            "seed": (self.seed >= 0, "0 or above"),
+            "patience": (self.patience >= 0, "0 or above"),
+            "checkpoint_every_steps": (self.checkpoint_every_steps >= 0, "0 or above"),
+        }
+        for name, (fine, expected) in ranges.items():
+            if not fine:
+                raise ValueError(f"TrainConfig: {name} is {getattr(self, name)!r} but must be {expected}")

@@ -1,0 +1,332 @@
+"""The training loop: `fit` trains a module on batch sources and keeps everything in a run folder.
+
+Killing `fit` at any moment and resuming it gives the same bits as never having killed it, as far as the operations
+themselves are deterministic. Three rules make that true: the global generators are seeded anew for every epoch from
+(seed, epoch), so batch sources that draw from them repeat themselves; an encoder's generator is seeded from
+(seed, epoch, batch); and a checkpoint holds all else that changes, down to the partial sums of the running epoch.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import nn
+
+from rheobase.train.checkpoint import (
+    Which,
+    copy_weights,
+    has_checkpoint,
+    load_checkpoint,
+    random_state,
+    remove_leftovers,
+    save_checkpoint,
+    set_random_state,
+)
+from rheobase.train.config import TrainConfig
+from rheobase.train.measure import TAME, Batch, Forward, Metrics, Prepare, Sums, measure, seed_of
+from rheobase.train.run import RunFolder
+from rheobase.train.schedule import schedule
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """Batches (x, y) of an epoch: the same for the same epoch number, and as many as `len` says.
+
+    The global generators are seeded from (seed, epoch) when an epoch begins, so a shuffling DataLoader qualifies.
+    """
+
+    def __call__(self, epoch: int) -> Iterable[Batch]:
+        """The batches of `epoch`; validation sources are always asked for epoch 0."""
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A BatchSource from a function of the epoch number and the number of batches it gives."""
+
+    make: Callable[[int], Iterable[Batch]]
+    count: int
+
+    def __call__(self, epoch: int) -> Iterable[Batch]:
+        """The batches of `epoch`."""
+        return self.make(epoch)
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came out of `fit`; result.json holds the same under "train".
+
+    `best` and `last` are lines of metrics.jsonl: epoch (from 0), step (optimiser steps so far), lr, train_loss,
+    train_accuracy, validation_loss, validation_accuracy, seconds. Accuracies are fractions.
+    """
+
+    epochs: int
+    steps: int
+    stopped_early: bool
+    best: Metrics
+    last: Metrics
+
+
+def fit(
+    model: nn.Module,
+    train: BatchSource,
+    validation: BatchSource,
+    config: TrainConfig,
+    run: RunFolder,
+    *,
+    prepare: Prepare | None = None,
+    on_epoch: Callable[[Metrics], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+    resume: bool | Which = False,
+) -> FitResult:
+    """Train `model` in place and leave metrics, checkpoints and the result in `run`; the model keeps the last weights.
+
+    Args:
+        model: maps [T, B, ...] to per-step outputs [T, B, K]. What it remembers must lie in its state_dict.
+        train: training batches (x, y); labels y [B] are integers in 0 .. K - 1.
+        validation: batches that choose `best` and drive `patience`.
+        config: see TrainConfig.
+        run: a new run folder, or one to resume in.
+        prepare: prepare(x, generator) -> [T, B, ...], usually an encoder; x is what the source gave, moved to the
+            device if it is a tensor, and the generator lives on the device. None feeds x to the model.
+        on_epoch: called with each line of metrics after it and its checkpoint are on the disk.
+        on_step: called with (steps done, steps in all) after each optimiser step.
+        resume: True continues from `last`, "best" from `best`.
+
+    Raises:
+        ValueError: data, shapes or labels do not fit; a loss or gradient is NaN or Inf (names epoch and step; the last
+            good checkpoint stays); the run to resume has no sound checkpoint or was made with other settings; the run
+            to start holds a checkpoint already.
+    """
+    if resume is False and has_checkpoint(run):
+        raise ValueError(f"fit: {run.path} holds a checkpoint already; pass resume=True or make a new run folder")
+    _check_source("train", train)
+    _check_source("validation", validation)
+    training = _Training(Forward(model, config, prepare), train, validation, run)
+    if resume is False:
+        training.start()
+    else:
+        training.resume("last" if resume is True else resume)
+    while not training.finished:
+        line = training.run_epoch(on_step)
+        if on_epoch is not None:
+            on_epoch(line)
+    return training.finish()
+
+
+@dataclass
+class _Progress:
+    """Where a training stands: `batch` batches of `epoch` are done and add up to `sums`. All of it is saved."""
+
+    epoch: int = 0
+    batch: int = 0
+    sums: Sums = field(default_factory=Sums)
+    seconds: float = 0.0
+    best: float | None = None
+    best_epoch: int = 0
+
+
+class _Training:
+    """A model, its optimiser, its progress and its run folder; the methods move them together."""
+
+    def __init__(self, forward: Forward, train: BatchSource, validation: BatchSource, run: RunFolder) -> None:
+        config = forward.config
+        self.forward, self.train, self.validation, self.config, self.run = forward, train, validation, config, run
+        self.model = forward.model
+        self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.optimizer = _optimizer(list(self.parameters.values()), config)
+        self.per_epoch = len(train)
+        self.total = config.epochs * self.per_epoch
+        decay = {"milestones": [m * self.per_epoch for m in config.milestones], "gamma": config.gamma}
+        self.factor = partial(
+            schedule(config.schedule),
+            total=self.total,
+            warmup=config.warmup_epochs * self.per_epoch,
+            **(decay if config.schedule == "step" else {}),
+        )
+        self.progress = _Progress()
+        self.random: dict[str, Any] = {}  # the generators' states to go on from, after resuming within an epoch
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return self.progress.epoch * self.per_epoch + self.progress.batch
+
+    @property
+    def finished(self) -> bool:
+        waited = self.progress.epoch - 1 - self.progress.best_epoch
+        return self.progress.epoch == self.config.epochs or 0 < self.config.patience <= waited
+
+    def start(self) -> None:
+        """Try the first batch of each source, then save the untrained model: a kill may come before epoch 0 ends."""
+        for name, source in (("training", self.train), ("validation", self.validation)):
+            measure(self.forward, islice(source(0), 1), f"{name} data")
+        self.run.keep_metrics(0)
+        self._save(["last"])
+
+    def resume(self, which: Which) -> None:
+        """Go back to where a checkpoint was taken, and forget what the run wrote after it."""
+        checkpoint = load_checkpoint(self.run, which)
+        self._check_settings(checkpoint.state["settings"])
+        copy_weights(self.model, checkpoint.weights, f"{self.run.path} ({which})")
+        self.optimizer.load_state_dict(checkpoint.state["optimizer"])
+        saved = checkpoint.state["progress"]
+        self.progress = _Progress(**{**saved, "sums": Sums(**saved["sums"])})
+        self.random = checkpoint.state["random"]
+        if which != "last":  # so that `last` never covers more lines of metrics than there are
+            save_checkpoint(self.run, ["last"], checkpoint.weights, checkpoint.state, self.step)
+        self.run.keep_metrics(self.progress.epoch)
+        remove_leftovers(self.run)
+
+    def run_epoch(self, on_step: Callable[[int, int], None] | None) -> Metrics:
+        """Train on the batches of the epoch that are left, validate, and save."""
+        progress = self.progress
+        began = time.perf_counter() - progress.seconds
+        every = self.config.checkpoint_every_steps
+        self.model.train()
+        for batch in self._batches_left():
+            self._train_on(batch)
+            if on_step is not None:
+                on_step(self.step, self.total)
+            if every and self.step % every == 0 and progress.batch < self.per_epoch:
+                progress.seconds = time.perf_counter() - began
+                self._save(["last"])
+        measured, _ = measure(self.forward, self.validation(0), f"validation after epoch {progress.epoch}")
+        line = {
+            "epoch": progress.epoch,
+            "step": self.step,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": progress.sums.mean_loss,
+            "train_accuracy": progress.sums.accuracy,
+            "validation_loss": measured.mean_loss,
+            "validation_accuracy": measured.accuracy,
+            "seconds": time.perf_counter() - began,
+        }
+        self.run.append_metrics(line)
+        self._close_epoch(measured)
+        return line
+
+    def finish(self) -> FitResult:
+        """Write the result, taken from the metrics on the disk."""
+        lines = self.run.metrics()
+        result = FitResult(
+            epochs=self.progress.epoch,
+            steps=self.step,
+            stopped_early=self.progress.epoch < self.config.epochs,
+            best=lines[self.progress.best_epoch],
+            last=lines[-1],
+        )
+        self.run.add_result("train", asdict(result))
+        return result
+
+    def _batches_left(self) -> Iterator[Batch]:
+        """The batches of this epoch that are not done; those done are drawn from the source but not run."""
+        epoch, done = self.progress.epoch, self.progress.batch
+        _seed_everything(seed_of(self.config.seed, epoch))
+        batches = iter(self.train(epoch))
+        count = sum(1 for _ in islice(batches, done))
+        if done:
+            set_random_state(self.random)
+        for batch in batches:
+            count += 1
+            if count <= self.per_epoch:
+                yield batch
+        if count != self.per_epoch:
+            raise ValueError(
+                f"the training source gave {count} batches in epoch {epoch} but its len is {self.per_epoch}; "
+                "make it give as many in every epoch"
+            )
+
+    def _train_on(self, batch: Batch) -> None:
+        progress, step = self.progress, self.step
+        where = f"epoch {progress.epoch}, step {step}"
+        lr = self.config.lr * self.factor(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        outcome = self.forward(batch, where, progress.epoch, progress.batch)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(outcome.loss)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        if not norm.isfinite():
+            bad = [n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
+            raise ValueError(f"the gradient of {bad[0] if bad else 'all parameters'} is NaN or Inf at {where}; {TAME}")
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters.values(), self.config.clip_norm, norm)
+        self.optimizer.step()
+        progress.sums.add(outcome)
+        progress.batch += 1
+
+    def _close_epoch(self, measured: Sums) -> None:
+        """Count the epoch as done, note whether it is the best so far, and save."""
+        progress, by_loss = self.progress, self.config.monitor == "loss"
+        value = measured.mean_loss if by_loss else measured.accuracy
+        better = progress.best is None or (value < progress.best if by_loss else value > progress.best)
+        if better:
+            progress.best, progress.best_epoch = value, progress.epoch
+        progress.epoch, progress.batch, progress.sums, progress.seconds = progress.epoch + 1, 0, Sums(), 0.0
+        # `best` first: a kill between the two leaves `last` behind it, and the epoch is simply run again.
+        self._save(["best", "last"] if better else ["last"])
+
+    def _save(self, names: Sequence[Which]) -> None:
+        state = {
+            "progress": asdict(self.progress),
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_state(),
+            "settings": self._settings(),
+        }
+        save_checkpoint(self.run, names, self.model.state_dict(), state, self.step)
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same when a run is resumed."""
+        free = {"device", "checkpoint_every_steps"}
+        settings = {name: value for name, value in asdict(self.config).items() if name not in free}
+        return settings | {"batches per epoch": self.per_epoch}
+
+    def _check_settings(self, saved: dict[str, Any]) -> None:
+        now = self._settings()
+        changed = [
+            f"{n} was {saved.get(n)!r} and is {now.get(n)!r}" for n in sorted(saved | now) if saved.get(n) != now.get(n)
+        ]
+        if changed:
+            raise ValueError(
+                f"fit: {self.run.path} was made with other settings: {'; '.join(changed)}; "
+                "resume with the settings in its config.json or make a new run folder"
+            )
+
+
+def _check_source(name: str, source: Any) -> None:
+    if not isinstance(source, BatchSource) or len(source) < 1:
+        raise ValueError(
+            f"fit: {name} is a {type(source).__name__}; give a BatchSource with at least one batch, "
+            "such as Batches(lambda epoch: ..., count)"
+        )
+
+
+def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    if not parameters:
+        raise ValueError("fit: the model has no parameter that requires a gradient; unfreeze one or use `evaluate`")
+    decayed = [config.decay_vectors or sum(size > 1 for size in p.shape) > 1 for p in parameters]
+    groups = [
+        {"params": [p for p, yes in zip(parameters, decayed, strict=True) if yes], "weight_decay": config.weight_decay},
+        {"params": [p for p, yes in zip(parameters, decayed, strict=True) if not yes], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

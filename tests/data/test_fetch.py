@@ -1,0 +1,129 @@
+import hashlib
+import http.client
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from rheobase.data.fetch import Source, data_root, obtain
+
+CONTENT = {"a.gz": b"first file", "b.gz": b"second file"}
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    for name, content in CONTENT.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def source(*mirrors):
+    return Source(
+        dataset="toy",
+        files={name: hashlib.md5(content).hexdigest() for name, content in CONTENT.items()},
+        folders=("toy/raw", "raw"),
+        addresses=tuple(f"{mirror.as_uri()}/" for mirror in mirrors),
+    )
+
+
+def place(path, content=b""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def files_below(root):
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_data_root_prefers_argument_then_variable_then_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RHEOBASE_DATA", "~/from_variable")
+    assert data_root(tmp_path / "given") == tmp_path / "given"
+    assert data_root() == tmp_path / "from_variable"
+    monkeypatch.delenv("RHEOBASE_DATA")
+    assert data_root() == tmp_path / ".cache/rheobase"
+
+
+def test_first_copy_wins(tmp_path):
+    wanted = ["raw/a", "raw/a.gz", "toy/raw/a", "toy/raw/a.gz"]
+    place(tmp_path / "raw/b")
+    for path in wanted:  # each beats all before it
+        place(tmp_path / path)
+        assert obtain(source(), tmp_path) == {"a.gz": tmp_path / path, "b.gz": tmp_path / "raw/b"}
+
+
+def test_missing_files_are_explained(tmp_path, mirror, monkeypatch):
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("went online without download=True"))
+    place(tmp_path / "raw/a")
+    with pytest.raises(FileNotFoundError) as caught:
+        obtain(source(mirror), tmp_path)
+    message = str(caught.value)
+    assert "toy: 1 of 2 files are missing: b.gz." in message
+    for path in ("toy/raw/b.gz", "toy/raw/b", "raw/b.gz", "raw/b"):
+        assert f"  {tmp_path / path}\n" in message
+    assert str(tmp_path / "raw/a") not in message
+    for advice in (mirror.as_uri(), "rheobase train RECIPE --download", "load('toy', download=True)", "RHEOBASE_DATA"):
+        assert advice in message
+
+
+def test_download_fetches_what_is_missing_and_nothing_else(tmp_path, mirror):
+    root = tmp_path / "root"
+    place(root / "raw/a", b"mine")
+    (mirror / "a.gz").unlink()
+    found = obtain(source(mirror), root, download=True)
+    assert found == {"a.gz": root / "raw/a", "b.gz": root / "toy/raw/b.gz"}
+    assert found["b.gz"].read_bytes() == CONTENT["b.gz"]
+    assert files_below(root) == ["raw/a", "toy/raw/b.gz"]
+    assert obtain(source(), root) == found
+
+
+def test_download_turns_to_the_next_address(tmp_path, mirror):
+    damaged = tmp_path / "damaged"
+    place(damaged / "a.gz", b"first fil")
+    root = tmp_path / "root"
+    obtain(source(tmp_path / "nowhere", damaged, mirror), root, download=True)
+    assert (root / "toy/raw/a.gz").read_bytes() == CONTENT["a.gz"]
+    assert files_below(root) == ["toy/raw/a.gz", "toy/raw/b.gz"]
+
+
+def test_failed_download_leaves_nothing_and_says_why(tmp_path, mirror):
+    (mirror / "a.gz").write_bytes(b"first fil")
+    root = tmp_path / "root"
+    with pytest.raises(ConnectionError) as caught:
+        obtain(source(tmp_path / "nowhere", mirror), root, download=True)
+    message = str(caught.value)
+    assert "toy: could not download a.gz" in message
+    assert f"{(tmp_path / 'nowhere').as_uri()}/a.gz: " in message
+    assert f"got 9 bytes with MD5 {hashlib.md5(b'first fil').hexdigest()}" in message
+    assert f"place the file yourself at {root / 'toy/raw/a.gz'}" in message
+    assert files_below(root) == []
+
+
+def test_connection_lost_midway_leaves_nothing(tmp_path, mirror, monkeypatch):
+    class Broken:
+        sent = False
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def read(self, *_):
+            if self.sent:
+                raise http.client.IncompleteRead(b"", 7)
+            self.sent = True
+            return b"fir"
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Broken())
+    with pytest.raises(ConnectionError, match=r"IncompleteRead|7 more expected"):
+        obtain(source(mirror), tmp_path / "root", download=True)
+    assert files_below(tmp_path / "root") == []
+
+
+def test_downloaded_file_has_ordinary_permissions(tmp_path, mirror):
+    place(tmp_path / "plain")
+    found = obtain(source(mirror), tmp_path / "root", download=True)
+    assert found["a.gz"].stat().st_mode == Path(tmp_path / "plain").stat().st_mode

@@ -1,0 +1,119 @@
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rheobase.neurons import LIF
+from rheobase.scan import run_cpu
+from rheobase.scan.pool import run_blocks
+
+SCRIPT = """
+import sys, torch
+from rheobase.neurons import LIF, Rectangle
+x = torch.linspace(-1, 3, 60).reshape(3, 2, 10).requires_grad_()
+LIF(surrogate=Rectangle(0.75)) (x).sum().backward()
+print(float(x.grad.sum()))
+"""
+
+
+def run(folder, code=SCRIPT, **env):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "RHEOBASE_KERNELS": str(folder), **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing(tmp_path):
+    first = run(tmp_path)
+    kept = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    assert sum(p.suffix == ".py" for p in kept) == 2
+    assert sum(p.suffix == ".nbc" for p in kept) == 2
+    second = run(tmp_path)
+    assert second.stdout == first.stdout
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == kept
+
+
+@pytest.mark.slow
+def test_processes_that_compile_at_once_agree(tmp_path):
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT],
+            env={**os.environ, "RHEOBASE_KERNELS": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    answers = {job.communicate()[0] for job in jobs}
+    assert all(job.returncode == 0 for job in jobs)
+    assert len(answers) == 1
+    assert not list(tmp_path.glob(".rheobase*"))
+
+
+def test_a_folder_that_cannot_be_written_is_said_once_and_works(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("RHEOBASE_KERNELS", str(blocked / "kernels"))
+    monkeypatch.setattr(run_cpu, "_kernel", run_cpu._kernel.__wrapped__)
+    for name in [name for name in sys.modules if name.startswith("rheobase_kernel_")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.warns(RuntimeWarning, match="set RHEOBASE_KERNELS to a folder that can be written"):
+        y = LIF()(torch.full((2, 1, 3), 3.0))
+    assert torch.equal(y, torch.ones(2, 1, 3))
+
+
+def test_the_source_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("RHEOBASE_KERNELS", str(tmp_path))
+    monkeypatch.setattr(run_cpu, "_kernel", run_cpu._kernel.__wrapped__)
+    for name in [name for name in sys.modules if name.startswith("rheobase_kernel_")]:
+        monkeypatch.delitem(sys.modules, name)
+    LIF()(torch.ones(2, 1, 3))
+    (path,) = tmp_path.glob("*.py")
+    text = Path(path).read_text()
+    assert "leaky_integrate_and_fire" in text
+    assert "for t in range(T):" in text
+
+
+def test_kernels_work_after_fork():
+    """As in a DataLoader's worker: torch itself is kept to one thread there, our pool is made anew."""
+    x, neuron = torch.full((4, 8, 40000), 3.0), LIF()
+    here = neuron(x).numpy().sum()  # starts the thread pool before the fork
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+
+    def work():
+        torch.set_num_threads(1)
+        alone = neuron(x).numpy().sum()
+        done = []
+        run_blocks(lambda first, last: done.append((first, last)), 8, 1 << 20)
+        queue.put((alone, len(done)))
+
+    child = context.Process(target=work, daemon=True)
+    child.start()
+    there, pieces = queue.get(timeout=60)
+    child.join(timeout=60)
+    assert there == here
+    assert pieces >= 1
+
+
+def test_a_thread_that_fails_is_heard():
+    def work(first, last):
+        if last > 6:
+            raise RuntimeError("block six")
+
+    with pytest.raises(RuntimeError, match="block six"):
+        run_blocks(work, 8, 1 << 20)
+
+
+def test_blocks_do_not_depend_on_threads():
+    seen = []
+    run_blocks(lambda a, b: seen.extend(range(a, b)), 13, 1 << 20)
+    assert sorted(seen) == list(range(13))
