@@ -1,11 +1,12 @@
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 
 # Kernels of the test run stay out of the user's cache, and are shared by its processes.
-os.environ.setdefault("RHEOBASE_KERNELS", os.path.join(tempfile.gettempdir(), f"rheobase-kernels-{os.getuid()}"))
+os.environ.setdefault("RHEOBASE_KERNELS", str(Path(tempfile.gettempdir()) / f"rheobase-kernels-{os.getuid()}"))
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,10 @@ pytestmark = [pytest.mark.compile, pytest.mark.filterwarnings("ignore")]
 
 def network(neuron):
     return nn.Sequential(
-        rb.nn.PerStep(nn.Conv2d(2, 3, 3)), create_neuron(neuron), rb.nn.PerStep(nn.Conv2d(3, 2, 3)), create_neuron(neuron)
+        rb.nn.PerStep(nn.Conv2d(2, 3, 3)),
+        create_neuron(neuron),
+        rb.nn.PerStep(nn.Conv2d(3, 2, 3)),
+        create_neuron(neuron),
     )
 
 

@@ -1,5 +1,5 @@
-"""Twin law: with the spike replaced by its smooth primitive a neuron is differentiable, and its gradient is the true one;
-and the surrogate's derivative is the derivative of its primitive."""
+"""Twin law: with the spike replaced by its smooth primitive a neuron is differentiable, and its gradient is the true
+one; and the surrogate's derivative is the derivative of its primitive."""
 
 import pytest
 import torch

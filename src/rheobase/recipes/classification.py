@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rheobase.data import Dataset, Split, batches, hold_out, load
+from rheobase.data import Dataset, Split, batches, get_encoder, hold_out, load
 from rheobase.models import create_model
 from rheobase.nn import observe
 from rheobase.report import LayerActivity, RunReport, Sample, evenly_spaced, write
@@ -45,6 +45,9 @@ class Classification:
         batch_size: samples in a batch.
         validation: share of the training split that is held out; it picks the best checkpoint, the test split does not.
         train: optimiser, schedule, epochs and the rest.
+
+    Raises:
+        ValueError: a setting that is out of range, or an unknown encoder.
     """
 
     data: str = "digits"
@@ -56,6 +59,16 @@ class Classification:
     batch_size: int = 50
     validation: float = 0.1
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        get_encoder(self.encoder)
+        for name, fine, expected in (
+            ("T", self.T >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("validation", 0 < self.validation < 1, "in (0, 1)"),
+        ):
+            if not fine:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected {expected}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Classification":

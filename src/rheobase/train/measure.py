@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rheobase.train.config import TrainConfig
 from rheobase.train.loss import loss
 
-Batch = tuple[Any, Tensor]
+Batch = tuple[Any, Tensor] | list[Any]  # a pair (x, y); data loaders make lists
 Prepare = Callable[[Any, torch.Generator], Tensor]
 Metrics = dict[str, Any]
 TAME = "lower lr, set clip_norm, or train without autocast; checkpoints saved before this are sound"
@@ -113,8 +113,8 @@ class Forward:
         predicted = logits.detach().mean(0).argmax(1)
         return Outcome(error, value, predicted, int((predicted == y).sum()))
 
-    def _input(self, batch: Batch, where: str, *key: int | str) -> Batch:
-        if not isinstance(batch, Sequence) or len(batch) != 2:
+    def _input(self, batch: Batch, where: str, *key: int | str) -> tuple[Tensor, Tensor]:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise ValueError(f"the batch at {where} is a {type(batch).__name__}; give a pair (x, y)")
         x, y = batch
         if isinstance(x, Tensor):

@@ -1,0 +1,6 @@
+"""The models: a file per family, built by name."""
+
+from rheobase.models.ms_resnet import ResNet, cifar_resnet, plain_stack
+from rheobase.models.registry import MODELS, Entry, create_model, list_models, register
+
+__all__ = ["MODELS", "Entry", "ResNet", "cifar_resnet", "create_model", "list_models", "plain_stack", "register"]

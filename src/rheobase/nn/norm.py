@@ -1,0 +1,216 @@
+"""Normalisation over time, batch and space, and how it disappears into the weights for inference."""
+
+import copy
+import math
+from itertools import pairwise
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rheobase.nn.time import PerStep, is_static
+
+Form = Literal["merged", "explicit"]
+Layer = TypeVar("Layer", bound=nn.Module)
+Model = TypeVar("Model", bound=nn.Module)
+
+_FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def statistics(x: Float[Tensor, "N C *space"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+    """Mean and biased variance of each channel over N and space, without gradient, in fp32 (fp64 of fp64)."""
+    # The statistics come out in the format of the running ones, which are thrown away here.
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    mean, var = x.new_zeros(x.shape[1], dtype=dtype), x.new_zeros(x.shape[1], dtype=dtype)
+    return torch.batch_norm_update_stats(x.detach(), mean, var, 0.0)
+
+
+def affine(
+    mean: Float[Tensor, " C"],
+    var: Float[Tensor, " C"],
+    gain: Float[Tensor, " C"],
+    bias: Float[Tensor, " C"],
+    eps: float,
+) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+    r"""Normalisation as scale and shift: $g(x-\mu)/\sqrt{\sigma^2+\epsilon}+\beta = ax+b$."""
+    scale = gain / torch.sqrt(var + eps)
+    return scale, bias - mean * scale
+
+
+def _apply(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """`scale * x + shift` in two roundings and x's dtype: the same bits as a kernel that may not contract."""
+    channel = (-1, *(1,) * (x.dim() - 2))
+    return (x * scale.view(channel)).add_(shift.view(channel)).to(x.dtype)
+
+
+class _Normalise(torch.autograd.Function):
+    """`gain * (x - mean) / std + bias` with the statistics of x itself; keeps x and two numbers per channel."""
+
+    @staticmethod
+    def forward(x: Tensor, gain: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+        return _apply(x, *affine(mean, var, gain, bias, eps))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        x, gain, _, mean, var, ctx.eps = inputs
+        ctx.save_for_backward(x, gain, mean, var)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, gain, mean, var = ctx.saved_tensors
+        return *torch.ops.aten.native_batch_norm_backward(
+            grad, x, gain, None, None, mean, torch.rsqrt(var + ctx.eps), True, ctx.eps, ctx.needs_input_grad[:3]
+        ), *(None,) * 3
+
+
+class TdBN(nn.Module):
+    r"""Threshold-dependent batch norm: over time, batch and space of `[T, B, C, ...]`, scaled to the threshold ahead.
+
+    $\hat x = (x - \mathrm{E}[x]) / \sqrt{\mathrm{Var}[x] + \epsilon}$, one E and Var (biased) per channel, then
+
+    - "merged": $y = \gamma \hat x + \beta$, $\gamma$ starts at $\alpha V_{th}$;
+    - "explicit": $y = \lambda\,\alpha V_{th}\,\hat x + \beta$, $\lambda$ starts at 1.
+
+    Equal at the start; a plain gradient step moves the explicit scale $(\alpha V_{th})^2$ times as much. In eval the
+    running statistics stand in: exponential averages, of the unbiased variance. Statistics are fp32 for half formats.
+    An input that is expanded over time is normalised once; its statistics are those of the T copies.
+
+    Args:
+        channels: C, the size of axis 2.
+        threshold: $V_{th}$ of the neuron that comes next.
+        alpha: 1 in a chain, $1/\sqrt n$ on each of n branches that are added.
+        form: "merged" or "explicit".
+        init: the gain at the start, in both forms; None is $\alpha V_{th}$. With 0 on the last norm of a residual
+            branch the branch starts at zero.
+        eps: $\epsilon$.
+        momentum: weight of the newest batch in the running statistics.
+
+    Raises:
+        ValueError: a setting out of range; an input with other channels; one value per channel in training.
+
+    Source: Zheng et al. 2021, arXiv:2011.05280, eq. 4-6 (explicit); the code of MS-ResNet, arXiv:2112.08954 (merged).
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        threshold: float = 1.0,
+        alpha: float = 1.0,
+        form: Form = "merged",
+        init: float | None = None,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        ranges = {
+            "channels": (channels, channels >= 1, "at least 1"),
+            "threshold": (threshold, 0 < threshold < math.inf, "above 0 and finite"),
+            "alpha": (alpha, 0 < alpha < math.inf, "above 0 and finite"),
+            "form": (form, form in ("merged", "explicit"), "'merged' or 'explicit'"),
+            "eps": (eps, eps > 0, "above 0"),
+            "momentum": (momentum, 0 < momentum <= 1, "in (0, 1]"),
+        }
+        for name, (value, fine, expected) in ranges.items():
+            if not fine:
+                raise ValueError(f"TdBN: {name} is {value!r}; expected {expected}")
+        self.channels, self.threshold, self.alpha, self.form = channels, threshold, alpha, form
+        self.eps, self.momentum = eps, momentum
+        self.factor = alpha * threshold if form == "explicit" else 1.0
+        gain = alpha * threshold if init is None else init
+        self.weight = nn.Parameter(torch.full((channels,), gain / self.factor))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def gain(self) -> Tensor:
+        r"""What the normalised value is multiplied with: $\gamma$, or $\lambda\,\alpha V_{th}$."""
+        return self.weight if self.form == "merged" else self.weight * self.factor
+
+    def running_affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift per channel in eval, from the running statistics."""
+        return affine(self.running_mean, self.running_var, self.gain(), self.bias, self.eps)
+
+    def forward(self, x: Float[Tensor, "T B *rest"]) -> Float[Tensor, "T B *rest"]:
+        """Normalise x `[T, B, C, ...]`."""
+        if x.dim() < 3 or x.shape[2] != self.channels:
+            raise ValueError(
+                f"TdBN: x has shape {tuple(x.shape)}; expected [T, B, C, ...] with C = {self.channels} channels"
+            )
+        once = x[:1] if is_static(x) else x
+        flat = once.flatten(0, 1)
+        if self.training:
+            mean, var = self._observe(flat, x.numel() // self.channels)
+            y = cast(Tensor, _Normalise.apply(flat, self.gain().to(mean.dtype), self.bias, mean, var, self.eps))
+        else:
+            y = _apply(flat, *self.running_affine())
+        return y.unflatten(0, once.shape[:2]).expand(x.shape)
+
+    def _observe(self, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Statistics of x `[N, C, ...]`, entered into the running ones as those of `count` values per channel."""
+        if count < 2:
+            raise ValueError(
+                "TdBN: training needs more than one value per channel, got one; "
+                "use more samples or steps, or call model.eval()"
+            )
+        mean, var = statistics(x)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), self.momentum)
+            self.num_batches_tracked.add_(1)
+        return mean, var
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"{self.channels}, threshold={self.threshold:.4g}, alpha={self.alpha:.4g}, form={self.form!r}"
+
+
+def fold(layer: Layer, norm: TdBN) -> Layer:
+    r"""Put the norm after a layer into a copy of the layer: $W' = aW$, $B' = aB + b$ with the norm's scale and shift.
+
+    The bias acts at every step. Exact for the norm in eval, up to rounding, whatever the layer's stride or padding.
+
+    Args:
+        layer: a convolution or nn.Linear that feeds the norm alone.
+        norm: its running statistics and parameters are used, in whatever mode it is.
+
+    Raises:
+        ValueError: another kind of layer, or one with other output channels than the norm.
+
+    Source: arXiv:2011.05280, eq. 9-10.
+    """
+    if not isinstance(layer, _FOLDABLE):
+        raise ValueError(
+            f"fold: got {type(layer).__name__}; expected one of {', '.join(kind.__name__ for kind in _FOLDABLE)}"
+        )
+    if len(layer.weight) != norm.channels:
+        raise ValueError(
+            f"fold: the layer puts out {len(layer.weight)} channels but the norm has {norm.channels}; "
+            f"pass the norm that directly follows the layer"
+        )
+    folded = copy.deepcopy(layer)
+    with torch.no_grad():
+        scale, shift = norm.running_affine()
+        folded.weight.mul_(scale.view(-1, *(1,) * (layer.weight.dim() - 1)))
+        folded.bias = nn.Parameter(shift if layer.bias is None else layer.bias * scale + shift)
+    return folded
+
+
+def fold_all(model: Model) -> Model:
+    """A copy of the model in eval mode whose norms are folded into the layers they follow.
+
+    Folded are neighbours in an nn.Sequential: `PerStep(layer), TdBN`. The norm's place is taken by nn.Identity, so all
+    other names stay. Other norms are left as they are.
+    """
+    folded = copy.deepcopy(model).eval()
+    for sequence in [module for module in folded.modules() if isinstance(module, nn.Sequential)]:
+        for (_, layer), (name, norm) in pairwise(list(sequence.named_children())):
+            if isinstance(layer, PerStep) and isinstance(layer.module, _FOLDABLE) and isinstance(norm, TdBN):
+                layer.module = fold(layer.module, norm)
+                sequence.register_module(name, nn.Identity())
+    return folded

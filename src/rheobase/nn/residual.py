@@ -1,0 +1,150 @@
+r"""Residual blocks of two 3x3 convolutions that differ in where the shortcut meets the neuron.
+
+    ms       O = N2(W2 LIF(N1(W1 LIF(x)))) + sc(x)         x, O real: membrane inputs
+    vanilla  O = LIF(N2(W2 LIF(N1(W1 x))) + sc(x))         x, O spikes
+    sew      O = LIF(N2(W2 LIF(N1(W1 x)))) + sc(x)         x, O sums of spikes
+
+Source: arXiv:2112.08954 (ms), arXiv:2011.05280 (vanilla, with the scale of its norms), arXiv:2102.04159 (sew, ADD).
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rheobase.nn.norm import TdBN
+from rheobase.nn.time import PerStep
+
+Values = Literal["binary", "graded", "real"]
+"""What a tensor holds: {0, 1}, whole numbers (sums of spikes), or anything."""
+
+MakeNeuron = Callable[[], nn.Module]
+
+
+class Conv(PerStep):
+    """A convolution at every step, without bias, padded by half its kernel, that declares what it reads.
+
+    Args:
+        c_in: input channels.
+        c_out: output channels.
+        kernel: side of the kernel, odd.
+        reads: what the input holds. A declaration: it is checked by who wants to know, not here.
+        stride: of the convolution.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, reads: Values, stride: int = 1) -> None:
+        super().__init__(nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False))
+        self.reads: Values = reads
+
+    def extra_repr(self) -> str:
+        """What it reads."""
+        return f"reads={self.reads!r}"
+
+
+class Residual(nn.Module):
+    """`after(branch(x) + shortcut(x))` on `[T, B, C, H, W]`; `emits` declares what comes out."""
+
+    def __init__(self, branch: nn.Module, shortcut: nn.Module, after: nn.Module, emits: Values) -> None:
+        super().__init__()
+        self.branch, self.shortcut, self.after = branch, shortcut, after
+        self.emits: Values = emits
+
+    def forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C2 H2 W2"]:
+        """Run the block."""
+        y: Tensor = self.after(self.branch(x) + self.shortcut(x))
+        return y
+
+
+def emits(module: nn.Module) -> Values:
+    """What the module declares to emit; "real" if it declares nothing."""
+    return getattr(module, "emits", "real")
+
+
+def threshold_of(neuron: nn.Module) -> float:
+    """The threshold that the norm before a neuron scales to: the mean of the neuron's `threshold`; 1 if it has none."""
+    threshold = getattr(neuron, "threshold", 1.0)
+    return float(threshold.detach().mean() if isinstance(threshold, Tensor) else threshold)
+
+
+def ms_block(
+    c_in: int, c_out: int, stride: int, neuron: MakeNeuron, reads: Values = "real", last_gamma: float | None = None
+) -> Residual:
+    """The membrane-shortcut block, the identity at the start; arguments as in `Block`."""
+    first, second = neuron(), neuron()
+    branch = OrderedDict(
+        neuron1=first,
+        conv1=Conv(c_in, c_out, 3, emits(first), stride),
+        norm1=TdBN(c_out, threshold_of(second)),
+        neuron2=second,
+        conv2=Conv(c_out, c_out, 3, emits(second)),
+        norm2=TdBN(c_out, threshold_of(first), init=0.0 if last_gamma is None else last_gamma),
+    )
+    shortcut = _shortcut(c_in, c_out, stride, reads, threshold_of(first))
+    return Residual(nn.Sequential(branch), shortcut, nn.Identity(), "real")
+
+
+def vanilla_block(
+    c_in: int, c_out: int, stride: int, neuron: MakeNeuron, reads: Values = "binary", last_gamma: float | None = None
+) -> Residual:
+    r"""The block with its neuron on the sum; both summands start at $V_{th}/\sqrt2$; arguments as in `Block`."""
+    first, after = neuron(), neuron()
+    threshold, alpha = threshold_of(after), 1 / math.sqrt(2)
+    branch = OrderedDict(
+        conv1=Conv(c_in, c_out, 3, reads, stride),
+        norm1=TdBN(c_out, threshold_of(first)),
+        neuron1=first,
+        conv2=Conv(c_out, c_out, 3, emits(first)),
+        norm2=TdBN(c_out, threshold, alpha, init=last_gamma),
+    )
+    shortcut = _shortcut(c_in, c_out, stride, reads, threshold, alpha)
+    return Residual(nn.Sequential(branch), shortcut, after, emits(after))
+
+
+def sew_block(
+    c_in: int, c_out: int, stride: int, neuron: MakeNeuron, reads: Values = "graded", last_gamma: float | None = None
+) -> Residual:
+    """The spike-element-wise block (ADD): spikes are summed, and grow with depth; arguments as in `Block`."""
+    first, second = neuron(), neuron()
+    branch = OrderedDict(
+        conv1=Conv(c_in, c_out, 3, reads, stride),
+        norm1=TdBN(c_out, threshold_of(first)),
+        neuron1=first,
+        conv2=Conv(c_out, c_out, 3, emits(first)),
+        norm2=TdBN(c_out, threshold_of(second), init=last_gamma),
+        neuron2=second,
+    )
+    shortcut = _shortcut(c_in, c_out, stride, reads, threshold_of(second), neuron=neuron)
+    skipped = emits(shortcut[-1]) if isinstance(shortcut, nn.Sequential) else reads
+    out: Values = "real" if "real" in (skipped, emits(second)) else "graded"
+    return Residual(nn.Sequential(branch), shortcut, nn.Identity(), out)
+
+
+Block = Callable[[int, int, int, MakeNeuron, Values, float | None], Residual]
+"""`(c_in, c_out, stride, neuron, reads, last_gamma)` -> block.
+
+`neuron` is called once per neuron. `reads` says what the block's input holds. `last_gamma` is the gain at the start of
+the branch's last norm; None is the block's own: 0 (ms), V/sqrt(2) (vanilla), V (sew) with V the neuron's threshold. A
+block that changes stride or channels has a 1x1 convolution and a norm (sew: and a neuron) on its shortcut."""
+
+BLOCKS: dict[str, Block] = {"ms": ms_block, "vanilla": vanilla_block, "sew": sew_block}
+
+
+def _shortcut(
+    c_in: int,
+    c_out: int,
+    stride: int,
+    reads: Values,
+    threshold: float,
+    alpha: float = 1.0,
+    neuron: MakeNeuron | None = None,
+) -> nn.Module:
+    """The identity where shapes stay, else `conv1x1, norm[, neuron]`."""
+    if stride == 1 and c_in == c_out:
+        return nn.Identity()
+    layers = OrderedDict[str, nn.Module](conv=Conv(c_in, c_out, 1, reads, stride), norm=TdBN(c_out, threshold, alpha))
+    if neuron is not None:
+        layers["neuron"] = neuron()
+    return nn.Sequential(layers)

@@ -1,0 +1,167 @@
+"""Laws of every registered model, on its tiny test variant where the real one is large."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import rheobase as rb
+from rheobase.models import create_model, list_models
+
+TINY = list_models("test_*")
+
+
+def example(T=3, B=2, channels=3, size=8):
+    return torch.randn(T, B, channels, size, size)
+
+
+@pytest.fixture(params=TINY)
+def model(request):
+    torch.manual_seed(1)
+    return create_model(request.param)
+
+
+def settled(model):
+    """The model in eval mode with running statistics that have seen data."""
+    for _ in range(3):
+        model(example(B=8))
+    return model.eval()
+
+
+def test_per_step_logits_that_are_finite(model):
+    y = model(example())
+    assert y.shape == (3, 2, 10)
+    assert y.isfinite().all()
+
+
+def test_one_step_works(model):
+    assert model(example(T=1)).shape == (1, 2, 10)
+
+
+def test_every_parameter_learns(model):
+    """Two steps of training: a branch that starts at zero passes a gradient from the second on."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(example(T=4, B=4) * 2).square().mean().backward()
+        optimizer.step()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert silent == []
+
+
+def test_saving_and_loading_is_the_identity(model, tmp_path):
+    x = example()
+    settled(model)
+    before = model(x)
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            tensor.add_(1)
+    assert not torch.equal(model(x), before)
+    model.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    assert torch.equal(model(x), before)
+
+
+def test_chunks_give_the_whole_exactly(model):
+    """One step at a time, any chunking gives equal bits."""
+    settled(model)
+    x = example(T=5)
+    with torch.no_grad():
+        with rb.stream(model, exact=True) as run:
+            whole = run(x)
+        with rb.stream(model, exact=True) as run:
+            halves = torch.cat([run(x[:2]), run(x[2:])])
+    assert torch.equal(whole, halves)
+
+
+def test_chunks_give_the_whole_in_double_precision(model):
+    settled(model).double()
+    x = example(T=5).double()
+    with torch.no_grad():
+        with rb.stream(model) as run:
+            halves = torch.cat([run(x[:2]), run(x[2:])])
+        torch.testing.assert_close(halves, model(x))
+
+
+def test_the_future_does_not_change_the_past(model):
+    settled(model)
+    x = example(T=4)
+    other = x.clone()
+    other[2:] += 1
+    with torch.no_grad():
+        assert torch.equal(model(x)[:2], model(other)[:2])
+
+
+def test_permuting_the_batch_permutes_the_output(model):
+    settled(model).double()
+    x = example(B=4).double()
+    order = torch.tensor([2, 0, 3, 1])
+    with torch.no_grad():
+        torch.testing.assert_close(model(x)[:, order], model(x[:, order]))
+
+
+def test_layers_that_read_spikes_see_only_zero_and_one(model):
+    seen = {}
+
+    def look(layer, inputs, _):
+        seen[names[layer]] = (layer.reads, inputs[0])
+
+    names = {module: name for name, module in model.named_modules() if hasattr(module, "reads")}
+    for layer in names:
+        layer.register_forward_hook(look)
+    model(example(T=4, B=4) * 2)
+    assert seen
+    for name, (reads, x) in seen.items():
+        if reads == "binary":
+            assert ((x == 0) | (x == 1)).all(), name
+        elif reads == "graded":
+            assert torch.equal(x, x.round()), name
+        else:
+            assert not ((x == 0) | (x == 1)).all(), name
+
+
+def test_engines_agree(model):
+    x = example()
+    settled(model).double()
+    with torch.no_grad(), rb.engine("reference"):
+        expected = model(x.double())
+    with torch.no_grad():
+        assert torch.equal(model(x.double()), expected)
+
+
+def test_check_names_the_layer_that_breaks(model):
+    with torch.no_grad():
+        next(p for n, p in model.named_parameters() if p.dim() == 4).fill_(float("nan"))
+    with pytest.raises(ValueError, match="put out"), rb.check(model):
+        model(example())
+
+
+@pytest.mark.compile
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_equals_eager(model):
+    torch.compiler.reset()
+    settled(model)
+    x = example()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        assert torch.equal(compiled(x), model(x))
+
+
+@pytest.mark.compile
+@pytest.mark.filterwarnings("ignore")
+def test_exported_equals_eager(model):
+    settled(model)
+    x = example()
+    with torch.no_grad():
+        exported = torch.export.export(model, (x,))
+        assert torch.equal(exported.module()(x), model(x))
+
+
+@pytest.mark.parametrize("neuron", rb.neurons.list_neurons())
+def test_any_neuron_fits(neuron):
+    y = create_model(TINY[0], neuron=neuron)(example())
+    assert y.shape == (3, 2, 10)
+
+
+def test_an_unknown_name_is_met_with_the_nearest():
+    with pytest.raises(ValueError, match="ms_resnet20"):
+        create_model("ms_resnet21")

@@ -1,0 +1,129 @@
+import pytest
+import torch
+from torch import nn
+
+import rheobase as rb
+from rheobase.neurons import LIF
+from rheobase.nn import PerStep, Temporal, is_static
+
+
+def network():
+    return nn.Sequential(PerStep(nn.Linear(5, 6)), LIF(), PerStep(nn.Linear(6, 4)), LIF())
+
+
+def test_per_step_is_the_module_at_every_step():
+    x, layer = torch.randn(3, 2, 5), nn.Linear(5, 4)
+    torch.testing.assert_close(PerStep(layer)(x), torch.stack([layer(step) for step in x]))
+
+
+def test_per_step_computes_a_static_input_once():
+    calls = []
+    layer = nn.Linear(5, 4)
+    layer.register_forward_hook(lambda m, i, o: calls.append(i[0].shape))
+    x = torch.randn(2, 5, requires_grad=True)
+    y = PerStep(layer)(x.expand(7, 2, 5))
+    assert calls == [(2, 5)]
+    assert is_static(y)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, 7 * layer.weight.sum(0).expand(2, 5))
+
+
+def test_per_step_needs_time_and_batch():
+    with pytest.raises(ValueError, match=r"shape \(5,\); expected \[T, B"):
+        PerStep(nn.Linear(5, 4))(torch.randn(5))
+
+
+def test_call_gives_and_takes_the_state():
+    net, x = network(), torch.randn(6, 3, 5) * 3
+    whole, last = rb.call(net, x)
+    assert sorted(last) == ["1#0", "3#0"]
+    _, state = rb.call(net, x[:2])
+    y, after = rb.call(net, x[2:], state)
+    torch.testing.assert_close(y, whole[2:])
+    torch.testing.assert_close(after["3#0"][0], last["3#0"][0])
+
+
+def test_a_module_that_runs_twice_has_two_states():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neuron = LIF()
+
+        def forward(self, x):
+            return self.neuron(self.neuron(x) * 3)
+
+    net, x = Twice(), torch.randn(6, 2, 5) * 3
+    with rb.stream(net) as run:
+        halves = torch.cat([run(x[:3]), run(x[3:])])
+    assert torch.equal(halves, net(x))
+    assert sorted(run.state) == ["neuron#0", "neuron#1"]
+
+
+def test_the_state_of_another_model_is_refused():
+    _, state = rb.call(network(), torch.randn(2, 3, 5))
+    with pytest.raises(ValueError, match="the model did not read"):
+        rb.call(LIF(), torch.randn(2, 3, 5), state)
+
+
+def test_a_state_of_another_batch_is_refused():
+    net = network()
+    _, state = rb.call(net, torch.randn(2, 3, 5))
+    with pytest.raises(ValueError, match=r"state 'v' has shape \(3, 6\)"):
+        rb.call(net, torch.randn(2, 4, 5), state)
+
+
+def test_a_module_that_cannot_be_streamed_says_so_by_name():
+    class Whole(Temporal):
+        streamable = False
+
+        def sequence(self, x, state):
+            return x.flip(0), ()
+
+    net = nn.Sequential(Whole())
+    assert net(torch.ones(2, 1, 1)).shape == (2, 1, 1)
+    with pytest.raises(ValueError, match=r"0: Whole needs the whole sequence"), rb.stream(net) as run:
+        run(torch.ones(2, 1, 1))
+
+
+def test_detach_cuts_the_graph():
+    net = LIF(reset="subtract", detach_reset=False)
+    x = torch.randn(4, 2, 5, requires_grad=True)
+    with rb.stream(net) as run:
+        run(x[:2])
+        run.detach()
+        y = run(x[2:])
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(grad[:2], torch.zeros(2, 2, 5))
+    assert grad[2:].abs().sum() > 0
+
+
+def test_state_can_be_saved_and_loaded(tmp_path):
+    net, x = network(), torch.randn(4, 2, 5) * 3
+    _, state = rb.call(net, x[:2])
+    torch.save(state, tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    a, _ = rb.call(net, x[2:], state)
+    b, _ = rb.call(net, x[2:], loaded)
+    assert torch.equal(a, b)
+
+
+def test_a_stream_within_a_stream_does_not_mix():
+    inner, x = LIF(), torch.randn(4, 2, 5) * 3
+
+    class Outer(nn.Module):
+        def forward(self, x):
+            with rb.stream(inner) as run:
+                return run(x)
+
+    outer = Outer()
+    with rb.stream(nn.Sequential(LIF(), outer)) as run:
+        run(x)
+    assert sorted(run.state) == ["0#0"]
+
+
+@pytest.mark.compile
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_model_is_not_streamed_silently():
+    compiled = torch.compile(LIF(), backend="eager")
+    with pytest.raises(ValueError, match="a compiled model cannot be streamed"):
+        rb.call(compiled, torch.randn(3, 2, 4))

@@ -1,0 +1,48 @@
+import dataclasses
+import json
+
+import pytest
+
+from rheobase.train import TrainConfig
+
+
+def test_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().lr = 1.0
+
+
+def test_survives_json(untyped):
+    config = TrainConfig(schedule="step", milestones=(2, 4), clip_norm=1.0, autocast="bf16")
+    assert TrainConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"epochs": 0}, "epochs is 0 but must be at least 1"),
+        ({"optimizer": "adam"}, r"optimizer is 'adam'; choose one of \('sgd', 'adamw'\)"),
+        ({"lr": 0.0}, "lr is 0.0 but must be above 0"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"schedule": "linear"}, "schedule is 'linear'"),
+        ({"schedule": "step"}, r"milestones is \(\) but must be given with schedule=\"step\""),
+        ({"milestones": (3,)}, "milestones is"),
+        ({"epochs": 3, "warmup_epochs": 3}, "warmup_epochs is 3"),
+        ({"gamma": 0.0}, "gamma is 0.0"),
+        ({"loss": "mse"}, "loss is 'mse'"),
+        ({"loss": "tet", "label_smoothing": 0.1}, "if labels are to be smoothed"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+        ({"tet_lambda": 1.5}, "tet_lambda is 1.5"),
+        ({"clip_norm": 0.0}, "clip_norm is 0.0"),
+        ({"autocast": "fp16"}, "autocast is 'fp16'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"monitor": "f1"}, "monitor is 'f1'"),
+        ({"patience": -1}, "patience is -1"),
+        ({"checkpoint_every_steps": -1}, "checkpoint_every_steps is -1"),
+        ({"device": "tpu"}, "device is 'tpu'"),
+    ],
+)
+def test_rejects_what_cannot_work(untyped, settings, says):
+    with pytest.raises(ValueError, match=says):
+        TrainConfig(**settings)

@@ -1,0 +1,54 @@
+import math
+
+import pytest
+import torch
+
+from rheobase.train import cross_entropy, loss, tet
+
+LOGITS = torch.tensor([[[1.0, 2.0, -1.0], [0.0, 0.5, 3.0]], [[-2.0, 0.0, 4.0], [1.0, 1.0, 1.0]]], dtype=torch.float64)
+LABELS = torch.tensor([1, 2])
+
+
+def softmax_error(row, label):
+    return math.log(sum(math.exp(v) for v in row)) - row[label]
+
+
+def test_cross_entropy_is_that_of_the_mean_over_time():
+    mean = [[(a + b) / 2 for a, b in zip(*rows, strict=True)] for rows in zip(*LOGITS.tolist(), strict=True)]
+    expected = (softmax_error(mean[0], 1) + softmax_error(mean[1], 2)) / 2
+    assert cross_entropy(LOGITS, LABELS).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_label_smoothing_mixes_in_the_mean_over_classes():
+    mean = LOGITS.mean(0).tolist()
+    plain = sum(softmax_error(row, y) for row, y in zip(mean, [1, 2], strict=True)) / 2
+    uniform = sum(softmax_error(row, k) for row in mean for k in range(3)) / 6
+    smoothed = cross_entropy(LOGITS, LABELS, label_smoothing=0.3).item()
+    assert smoothed == pytest.approx(0.7 * plain + 0.3 * uniform, rel=1e-12)
+
+
+@pytest.mark.parametrize(("lam", "target"), [(0.05, 1.0), (0.0, 1.0), (1.0, -0.5), (0.3, 2.0)])
+def test_tet_is_the_hand_formula(lam, target):
+    steps = LOGITS.tolist()
+    error = sum(softmax_error(step[b], LABELS[b].item()) for step in steps for b in range(2)) / 4
+    square = sum((v - target) ** 2 for step in steps for row in step for v in row) / 12
+    assert tet(LOGITS, LABELS, lam, target).item() == pytest.approx((1 - lam) * error + lam * square, rel=1e-12)
+
+
+def test_tet_pairs_labels_with_samples_not_with_steps():
+    confident = torch.full((5, 2, 3), -20.0)
+    confident[:, 0, 1] = confident[:, 1, 2] = 20.0
+    assert tet(confident, LABELS, 0.0).item() < 1e-6
+    assert tet(confident, LABELS.flip(0), 0.0).item() > 30
+
+
+@pytest.mark.parametrize("function", [cross_entropy, tet])
+def test_gradients_are_right(function):
+    assert torch.autograd.gradcheck(lambda z: function(z, LABELS), LOGITS.clone().requires_grad_())
+
+
+def test_lookup():
+    assert loss("cross_entropy") is cross_entropy
+    assert loss("tet") is tet
+    with pytest.raises(ValueError, match="'mse'; choose one of cross_entropy, tet"):
+        loss("mse")
