@@ -1,7 +1,24 @@
 """Layers on sequences: time, normalisation, residual blocks."""
 
+from rheobase.nn.norm import TdBN, fold, fold_all
 from rheobase.nn.observe import check, observe
+from rheobase.nn.residual import BLOCKS, Residual
 from rheobase.nn.time import PerStep, Stream, call, is_static, stream
 from rheobase.scan import ModelState, Temporal
 
-__all__ = ["ModelState", "PerStep", "Stream", "Temporal", "call", "check", "is_static", "observe", "stream"]
+__all__ = [
+    "BLOCKS",
+    "ModelState",
+    "PerStep",
+    "Residual",
+    "Stream",
+    "TdBN",
+    "Temporal",
+    "call",
+    "check",
+    "fold",
+    "fold_all",
+    "is_static",
+    "observe",
+    "stream",
+]

@@ -28,7 +28,8 @@ class UnsupportedOperationError(ValueError):
 
 _RENAMED = {
     "add": "add", "sub": "sub", "mul": "mul", "div": "div", "true_divide": "div", "neg": "neg", "sqrt": "sqrt",
-    "exp": "exp", "log": "log", "tanh": "tanh", "sigmoid": "sigmoid", "sin": "sin", "cos": "cos", "atan": "atan",
+    "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p",
+    "tanh": "tanh", "sigmoid": "sigmoid", "sin": "sin", "cos": "cos", "atan": "atan",
     "erf": "erf", "abs": "abs", "sign": "sign", "sgn": "sign",
     "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round",
     "minimum": "minimum", "maximum": "maximum", "where": "where", "ge": "ge", "gt": "gt", "le": "le", "lt": "lt",
@@ -81,11 +82,13 @@ class _Builder:
             high = args[1] if packet == "clamp_max" else args[2] if len(args) > 2 else kwargs.get("max")
             value = args[0] if low is None else self.emit("maximum", args[0], low)
             return value if high is None else self.emit("minimum", value, high)
-        if packet in ("full_like", "full"):
+        if packet == "relu":
+            return self.emit("maximum", args[0], 0.0)
+        if packet in ("full_like", "full", "fill"):
             return float(args[1])
         if packet == "scalar_tensor":
             return float(args[0])
-        if packet in ("zeros_like", "zeros", "new_zeros"):
+        if packet in ("zeros_like", "zeros", "new_zeros", "empty_like", "empty", "empty_permuted"):
             return 0.0
         if packet in ("ones_like", "ones"):
             return 1.0

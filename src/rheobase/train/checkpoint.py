@@ -55,8 +55,7 @@ def save_checkpoint(
         folder = run.checkpoints / f"{which}-{step:08d}"
         if folder.name == _current_folder(pointer):
             folder = folder.with_name(f"{folder.name}-again")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             write_synced(folder / name, data)
         sync_folder(folder)

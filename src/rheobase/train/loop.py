@@ -199,7 +199,7 @@ class _Training:
             self._train_on(batch)
             if on_step is not None:
                 on_step(self.step, self.total)
-            if every and self.step % every == 0 and progress.batch < self.per_epoch:
+            if every and self.step % every == 0:
                 progress.seconds = time.perf_counter() - began
                 self._save(["last"])
         measured, _ = measure(self.forward, self.validation(0), f"validation after epoch {progress.epoch}")
