@@ -101,7 +101,7 @@ def test_random_steps(plan):
         values = [x, v, w * x]
         for name, i, j in plan:
             values.append(ROUNDED[name](values[i % len(values)], values[j % len(values)]).clamp(-3, 3))
-        h = 0.5 * v + w * values[-1]
+        h = 0.5 * v + 0.25 * x + w * values[-1]
         s = spike(h - 0.4)
         return s + 0.1 * h, ((h * (1 - s.detach())).clamp(-3, 3),)
 

@@ -50,5 +50,5 @@ def fashion_mnist() -> Classification:
         T=4,
         batch_size=100,
         validation=0.05,
-        train=TrainConfig(epochs=10, optimizer="sgd", lr=0.1, weight_decay=1e-4, warmup_epochs=1, autocast="bf16"),
+        train=TrainConfig(epochs=5, optimizer="sgd", lr=0.1, weight_decay=1e-4, warmup_epochs=1, autocast="bf16"),
     )
