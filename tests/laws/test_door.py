@@ -1,9 +1,7 @@
 """Laws of the door: what is exported, what an import costs, what the verbs say, and that the README runs."""
 
 import importlib
-import os
 import re
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +17,8 @@ ROOMS = [
 ]
 
 
-def python(code, **env):
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **env}
-    )
-    return done.stdout
+def python(code, cwd=None):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=cwd).stdout
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -58,13 +53,20 @@ def test_every_verb_has_help_and_a_line_in_the_docs(verb, capsys):
     assert f"rheobase {verb}" in (ROOT / "README.md").read_text()
 
 
+PAGES = [
+    "README.md",
+    *(f"docs/{page}.md" for page in ("tutorials/digits", "tutorials/neuron", "howto/stream", "howto/data")),
+]
+
+
 @pytest.mark.slow
-def test_readme_blocks_run():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_on_a_page_runs(page, tmp_path):
+    """The blocks of a page are one program; a loss that it prints last is small."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert blocks
-    for block in blocks:
-        losses = re.findall(r"loss ([\d.]+)", python(block))
-        assert statistics.fmean(map(float, losses)) < 0.3
+    losses = re.findall(r"loss ([\d.]+)", python("\n".join(blocks), cwd=tmp_path))
+    assert not losses or float(losses[-1]) < 0.5
 
 
 def test_the_project_speaks_of_itself_alone():

@@ -20,7 +20,7 @@ from torch import nn
 
 from rheobase.train import Batches, RunFolder, TrainConfig, fit, has_checkpoint, load_checkpoint
 
-STEPS_PER_EPOCH, EPOCHS = 3, 2
+STEPS_PER_EPOCH, EPOCHS = 2, 2
 CONFIG = TrainConfig(
     epochs=EPOCHS,
     optimizer="sgd",
@@ -29,7 +29,7 @@ CONFIG = TrainConfig(
     clip_norm=1.0,
     warmup_epochs=1,
     monitor="loss",
-    checkpoint_every_steps=2,
+    checkpoint_every_steps=3,
 )
 
 
@@ -158,7 +158,7 @@ def everywhere(root, how, whole):
             break
         begun = has_checkpoint(run)
         covered.append(load_checkpoint(run).state["progress"] if begun else None)
-        if begun and at % 3 == 0:  # a second life, killed at another point, then a third
+        if begun and at % 4 == 0:  # a second life, killed at another point, then a third
             run_child(run, True, how, 1 + at // 2)
         train(run, resume=begun)
         if found := differences(whole, contents(run)):

@@ -130,6 +130,15 @@ def test_a_broken_pointer_is_named_and_can_be_replaced(run, text):
     assert value_of(run, "last") == value_of(run, "best") == 1.0
 
 
+def test_a_broken_pointer_gets_no_folder_deleted(run):
+    save(run, ["best", "last"], 1.0)
+    whole = (run.checkpoints / "best.json").read_text()
+    (run.checkpoints / "best.json").write_text("{")
+    save(run, ["last"], 2.0)
+    (run.checkpoints / "best.json").write_text(whole)
+    assert value_of(run, "best") == 1.0
+
+
 def test_files_of_two_checkpoints_are_not_mixed(run, tmp_path):
     other = RunFolder.create(tmp_path, "other", {})
     save(run, ["last"], 1.0)
