@@ -3,10 +3,10 @@ import json
 from types import SimpleNamespace
 
 import pytest
-
-from benchmarks import __main__ as program
 from benchmarks.registry import BENCHMARKS, Benchmark
 from benchmarks.rows import Row
+
+from benchmarks import __main__ as program
 
 
 @pytest.fixture

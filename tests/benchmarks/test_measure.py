@@ -1,9 +1,9 @@
 import gc
 
 import pytest
+from benchmarks.measure import Contest, Effort, Others, alternate, compare, facts
 
 from benchmarks import measure
-from benchmarks.measure import Contest, Effort, Others, alternate, compare, facts
 
 
 def test_contestants_take_turns_once_untimed_and_once_timed():

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.measure import Effort
+from benchmarks.neuron import Contestant, agree, measure, rheobase, snntorch_leaky, spikingjelly_lif, train
 
 from benchmarks import measure as measuring
 from benchmarks import neuron
-from benchmarks.measure import Effort
-from benchmarks.neuron import Contestant, agree, measure, rheobase, snntorch_leaky, spikingjelly_lif, train
 from rheobase.neurons import LIF, Atan, Neuron
 
 QUICK = Effort(quick=True, loaded=True)

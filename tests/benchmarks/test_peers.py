@@ -1,9 +1,9 @@
 import subprocess
 
 import pytest
+from benchmarks.peers import PeersMissingError, environment, folder
 
 from benchmarks import peers
-from benchmarks.peers import PeersMissingError, environment, folder
 
 
 @pytest.fixture(autouse=True)

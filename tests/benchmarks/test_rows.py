@@ -1,7 +1,6 @@
 import csv
 
 import pytest
-
 from benchmarks.rows import COLUMNS, Row, ratios, write_csv
 
 

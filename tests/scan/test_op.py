@@ -24,12 +24,19 @@ def test_only_the_input_and_small_things_are_saved_for_backward():
     assert sum(t.numel() for t in saved) - x.numel() < 10
 
 
-def test_opcheck():
-    scan = LIF().scan
-    x, tau, threshold = torch.randn(3, 2, 5, requires_grad=True), torch.tensor(2.0), torch.tensor(1.0)
-    torch.library.opcheck(
-        torch.ops.rheobase.scan.default, (scan.text(), [x], [torch.zeros(2, 5)], [tau, threshold], "cpu")
-    )
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "static", "batch_innermost", "strided"])
+def test_opcheck(layout):
+    """Schema, fake kernel (shapes, strides, formats) and autograd registration agree with what the operator does."""
+    x = {
+        "contiguous": torch.randn(3, 2, 5, 4),
+        "channels_last": torch.randn(3, 2, 4, 5).transpose(2, 3),
+        "static": torch.randn(2, 5, 4).expand(3, 2, 5, 4),
+        "batch_innermost": torch.randn(3, 4, 5, 2).transpose(1, 3),
+        "strided": torch.randn(3, 2, 5, 8)[..., ::2],
+    }[layout].requires_grad_()
+    tau, threshold = torch.full((5, 1), 2.0, requires_grad=True), torch.tensor(1.0)
+    state = torch.zeros(2, 5, 4, requires_grad=True)
+    torch.library.opcheck(torch.ops.rheobase.scan.default, (LIF().scan.text(), [x], [state], [tau, threshold], "cpu"))
 
 
 def test_layout_of_the_input_survives():

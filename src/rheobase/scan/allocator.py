@@ -11,9 +11,9 @@ def keep_memory() -> bool:
     """Ask glibc's malloc to keep what is freed, and to serve large tensors from it.
 
     By default glibc maps every large tensor afresh and hands it back when it is freed, so each training step faults the
-    same pages in again, at a small part of the memory's speed. Afterwards tensors up to 2 GiB come from the heap and the
-    heap never shrinks: the process stays as large as it ever was. Affects the whole process, so programs call it at
-    their start; importing Rheobase never does. Every contestant of a benchmark runs under the same setting.
+    same pages in again, at a small part of the memory's speed. Afterwards tensors up to 2 GiB come from the heap, and
+    the heap never shrinks: the process stays as large as it ever was. This affects the whole process, so programs call
+    it at their start and importing Rheobase never does. Contestants of a benchmark all run under the same setting.
 
     Returns:
         True if it is set; False, with nothing done, where the C library is not glibc.

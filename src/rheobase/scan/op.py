@@ -44,9 +44,23 @@ def _scan_backward(
     return run_cpu.backward(step, x, state, params, grads, wanted)
 
 
+def _one(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """An empty step of the sequence x in the memory order that the engines give it: batch outermost, or contiguous."""
+    one = torch.empty_like(x[0], dtype=dtype)
+    if one.shape[0] <= 1 or one.stride(0) * one.shape[0] == one.numel():
+        return one
+    return torch.empty(one.shape, dtype=dtype, device=one.device)
+
+
+def _all(x: Tensor) -> Tensor:
+    """An empty sequence like x, in the memory order that the engines give it."""
+    one = _one(x, x.dtype)
+    return one.new_empty_strided(x.shape, (one.numel(), *one.stride()))
+
+
 def _scan_fake(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:  # noqa: ARG001
-    one = x[0].new_empty(x[0].shape[1:], dtype=_membrane(x[0].dtype))
-    return [*(torch.empty_like(x[0]) for _ in parse(step).outputs), *(torch.empty_like(one) for _ in state)]
+    last = [_one(x[0], _membrane(x[0].dtype)) for _ in state]
+    return [*(_all(x[0]) for _ in parse(step).outputs), *last]
 
 
 def _scan_backward_fake(
@@ -58,9 +72,12 @@ def _scan_backward_fake(
     wanted: list[bool],
     engine: str,  # noqa: ARG001
 ) -> list[Tensor]:
-    one = x[0].new_empty(x[0].shape[1:], dtype=_membrane(x[0].dtype))
-    found = [*(torch.empty_like(v) for v in x), *(one for _ in state), *(torch.empty_like(p) for p in params)]
-    return [torch.empty_like(f) for f, want in zip(found, wanted, strict=True) if want]
+    found = [
+        *(_all(x[0]) for _ in x),
+        *(_one(x[0], _membrane(x[0].dtype)) for _ in state),
+        *(p.new_empty(p.shape) for p in params),
+    ]
+    return [f for f, want in zip(found, wanted, strict=True) if want]
 
 
 _library.impl("scan", _scan, "CPU")
