@@ -3,19 +3,24 @@
 import re
 from importlib.metadata import version as installed
 
+from docutils.nodes import SkipNode, math_block
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util.logging import getLogger
+
 project = "Rheobase"
 author = copyright = "The Rheobase authors"
 version = release = installed("rheobase")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"Rheobase {release}"
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 
 default_role = "code"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 autoclass_content = "both"
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
@@ -26,19 +31,35 @@ python_maximum_signature_line_length = 100
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
-CODE_OR_MATH = re.compile(r"`[^`]+`|\$([^$]+)\$")
+CODE_OR_MATH_OR_MARK = re.compile(r"(?P<code>`[^`]+`)|\$(?P<math>[^$]+)\$|(?P<mark>[|*])")
+SHORT_FRACTION = re.compile(r"\\frac(\d)(\d)")
 INDENTED_BLOCK = re.compile(r"\n\n(?=    )")
 
 
 def to_rst(app, what, name, obj, options, lines):  # noqa: ARG001
-    """Rewrite what Markdown and reStructuredText write differently: inline math and the code of module docstrings."""
-    text = "\n".join(lines)
-    text = CODE_OR_MATH.sub(lambda found: f":math:`{' '.join(found[1].split())}`" if found[1] else found[0], text)
+    """Rewrite what Markdown writes differently: math, `|` and `*`, and the code of module docstrings."""
+
+    def rewrite(found: re.Match[str]) -> str:
+        if math := found["math"]:
+            return f":math:`{' '.join(math.split())}`"
+        return found["code"] or "\\" + found["mark"]
+
+    text = CODE_OR_MATH_OR_MARK.sub(rewrite, "\n".join(lines))
     if what == "module":
         text = INDENTED_BLOCK.sub("\n\n::\n\n", text, count=1)
     lines[:] = text.split("\n")
 
 
+def draw_math(translator, node):
+    """MathML, which a browser draws without script or network."""
+    text = SHORT_FRACTION.sub(r"\\frac{\1}{\2}", node.astext())
+    try:
+        translator.body.append(tex2mathml(text, as_block=isinstance(node, math_block)))
+    except Exception as error:
+        getLogger(__name__).warning("this math cannot be drawn (%s): %s", error, text, location=node)
+    raise SkipNode
+
+
 def setup(app):
-    """Before napoleon (priority 500), which reads the sections."""
-    app.connect("autodoc-process-docstring", to_rst, priority=400)
+    app.connect("autodoc-process-docstring", to_rst, priority=400)  # before napoleon, which reads the sections
+    app.add_html_math_renderer("mathml", (draw_math, None), (draw_math, None))

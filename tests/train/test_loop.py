@@ -403,6 +403,7 @@ def test_a_killed_process_resumes_bit_equal_in_a_new_one(tmp_path):
     assert json.loads(resumed.stdout) == {"different": []}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that uses torch")
 def test_killed_at_every_step_and_within_every_write(tmp_path):
     """Before every call that changes the disk, and with any file torn in its middle: a checkpoint is never lost."""
