@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import rheobase as rb
 from rheobase.neurons import LIF
 from rheobase.scan import run_cpu
 from rheobase.scan.pool import run_blocks
@@ -117,3 +118,14 @@ def test_blocks_do_not_depend_on_threads():
     seen = []
     run_blocks(lambda a, b: seen.extend(range(a, b)), 13, 1 << 20)
     assert sorted(seen) == list(range(13))
+
+
+@pytest.mark.parametrize("tau", [2.0, 4.0, 0.5, 3.0, 1e-40])
+def test_dividing_by_a_power_of_two_has_the_bits_of_a_division(tau):
+    x = torch.randn(5, 2, 300) * torch.logspace(-44, 30, 300)
+    found = []
+    for engine in ("cpu", "reference"):
+        with rb.engine(engine):
+            found.append(LIF(tau=tau, threshold=1e20).sequence(x, None))
+    assert torch.equal(found[0][1][0].nan_to_num(7.0), found[1][1][0].nan_to_num(7.0))
+    assert torch.equal(found[0][0], found[1][0])

@@ -6,12 +6,13 @@ back.
 No product and sum are contracted and nothing is reassociated, so that every engine decides the same spikes.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rheobase.scan.ir import Node, Program, live
 
-EMITTER = 1
+EMITTER = 2
 """Version of what this file writes; part of the key of every cached kernel."""
 
 PRELUDE = '''
@@ -166,6 +167,7 @@ class Layout:
     Attributes:
         io: number format of inputs and outputs: f32, f64, bf16, f16.
         scalars: parameters and hoisted values that are one number; the others are spread over the lanes.
+        inverted: scalars that are powers of two: a product by their inverse has the bits of the division.
         tile: lanes in a tile.
         grads_outputs: which outputs have a cotangent (backward).
         inputs, states: which gradients are wanted (backward).
@@ -174,6 +176,7 @@ class Layout:
 
     io: str
     scalars: frozenset[str]
+    inverted: frozenset[str]
     tile: int
     grads_outputs: tuple[bool, ...] = ()
     inputs: tuple[bool, ...] = ()
@@ -186,6 +189,17 @@ class Layout:
         return "f64" if self.io == "f64" else "f32"
 
 
+def is_power_of_two(value: float) -> bool:
+    """Whether dividing by `value` and multiplying by its inverse round alike: a power of two far from the limits."""
+    mantissa, exponent = math.frexp(value)
+    return abs(mantissa) == 0.5 and abs(exponent) < 100
+
+
+def divisors(program: Program) -> frozenset[str]:
+    """Names that some node divides by."""
+    return frozenset(n.args[1] for n in program.nodes if n.op == "div" and isinstance(n.args[1], str))
+
+
 class _Kernel:
     """Collects the pieces of one kernel: signature, scratch, lines."""
 
@@ -193,6 +207,7 @@ class _Kernel:
         self.name, self.layout = name, layout
         self.arguments: list[tuple[str, str]] = []
         self.scratch: list[str] = []
+        self.inverses: list[str] = []
         self.lines: list[str] = []
         self.constants: dict[float, str] = {}
         for argument in ("first", "last", "block", "T", "N"):
@@ -210,6 +225,8 @@ class _Kernel:
         for name in names:
             if name in self.layout.scalars:
                 self.argument(name, _SCALAR[self.layout.membrane])
+                if name in self.layout.inverted:
+                    self.inverses.append(name)
             else:
                 self.array(f"{name}_all", self.layout.membrane)
                 self.argument(f"{name}_inner", "int64")
@@ -238,7 +255,15 @@ class _Kernel:
         for node in nodes:
             if node.op not in _EXPRESSION:
                 raise ValueError(f"the cpu engine has no {node.op!r}; run this step under rb.engine('reference')")
-            self.add(depth, f"{node.name} = {_EXPRESSION[node.op].format(*map(self.value, node.args))}")
+            self.add(depth, f"{node.name} = {self.expression(node)}")
+
+    def expression(self, node: Node) -> str:
+        divisor = node.args[1] if node.op == "div" else None
+        if divisor in self.layout.inverted:
+            return f"{self.value(node.args[0])} * {divisor}_inverse"
+        if isinstance(divisor, float) and is_power_of_two(divisor):
+            return f"{self.value(node.args[0])} * {self.value(1 / divisor)}"
+        return _EXPRESSION[node.op].format(*map(self.value, node.args))
 
     def source(self) -> str:
         L = self.layout.tile
@@ -253,6 +278,7 @@ class _Kernel:
             f"def {self.name}({names}):",
             f"    scratch = np.empty({max(1, len(self.scratch)) * L}, F)",
             *views,
+            *(f"    {name}_inverse = ONE / {name}" for name in self.inverses),
             *self.lines,
         ]
         return "\n".join(rows) + "\n"

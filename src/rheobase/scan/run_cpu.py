@@ -8,7 +8,7 @@ import sys
 import threading
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -231,19 +231,28 @@ def _tile(program: Program, lanes: _Lanes) -> int:
     return next((tile for tile in _TILES if tile * need <= _HISTORY_BYTES), _TILES[-1])
 
 
-def _arguments(names: Sequence[str], values: dict[str, Tensor], lanes: _Lanes) -> list[Any]:
+def _arguments(
+    names: Sequence[str], values: Mapping[str, Tensor], numbers: Mapping[str, float], lanes: _Lanes
+) -> list[Any]:
     found: list[Any] = []
     for name in names:
-        if values[name].numel() == 1:
-            found.append(values[name].item())
+        if name in numbers:
+            found.append(numbers[name])
         else:
             p, inner, size = _parameter(values[name].detach(), lanes)
             found += [p.contiguous().numpy(), inner, size]
     return found
 
 
-def _scalars(values: dict[str, Tensor]) -> frozenset[str]:
-    return frozenset(name for name, value in values.items() if value.numel() == 1)
+@lru_cache(maxsize=1024)
+def _divisors(text: str) -> frozenset[str]:
+    return emit_cpu.divisors(parse(text))
+
+
+def _numbers(text: str, values: Mapping[str, Tensor]) -> tuple[dict[str, float], frozenset[str]]:
+    """The parameters and hoisted values that are one number, and which divisors among them are powers of two."""
+    numbers = {name: value.item() for name, value in values.items() if value.numel() == 1}
+    return numbers, frozenset(n for n in _divisors(text) & numbers.keys() if emit_cpu.is_power_of_two(numbers[n]))
 
 
 def forward(
@@ -252,7 +261,8 @@ def forward(
     """Run the step `text` over the leading axis of `inputs`; returns outputs and final states."""
     program, lanes = parse(text), _lanes(inputs[0])
     values = hoist(program, params)
-    layout = Layout(lanes.io, _scalars(values), _TILES[0])
+    numbers, inverted = _numbers(text, values)
+    layout = Layout(lanes.io, frozenset(numbers), inverted, _TILES[0])
     kernel, names, ns = _kernel(text, layout, "forward")
     outputs = [lanes.empty(lanes.T, inputs[0].dtype) for _ in program.outputs]
     last = [lanes.empty(None, states[0].dtype) for _ in program.states]
@@ -262,7 +272,7 @@ def forward(
         arguments = [
             *(a for x in inputs for a in _sequence(x, lanes)),
             *(a for s in states for a in _state(s, lanes)),
-            *_arguments(names, values, lanes),
+            *_arguments(names, values, numbers, lanes),
             *(_flat(o, size) for o in outputs),
             *(_flat(s, lanes.count) for s in last),
         ]
@@ -294,9 +304,11 @@ def backward(
         p = of_param[name]
         where[name] = (lanes.count, 1) if p.numel() == 1 else _parameter(p.detach(), lanes)[1:]
         kinds.append((name, "sum" if where[name][1] <= _MIN_BLOCK else "lane"))
+    numbers, inverted = _numbers(text, values)
     layout = Layout(
         lanes.io,
-        _scalars(values),
+        frozenset(numbers),
+        inverted,
         tile,
         tuple(g is not None for g in grads[:n_out]),
         tuple(wanted[:n_in]),
@@ -315,7 +327,7 @@ def backward(
         arguments: list[Any] = [
             *(a for x in inputs for a in _sequence(x, lanes)),
             *(a for s in states for a in _state(s, lanes)),
-            *_arguments(names, values, lanes),
+            *_arguments(names, values, numbers, lanes),
             *(a for g in grads[:n_out] if g is not None for a in _sequence(g, lanes)),
         ]
         zero = torch.zeros((), dtype=member)

@@ -210,7 +210,8 @@ def trace(
     builder.check_spikes()
     n_out, n_in, n_state = arity["out"], len(inputs), len(states)
     op_of = {node.name: node.op for node in builder.nodes}
-    hoisted, nodes = _hoist(live(builder.nodes, [*forward, *gradients]), set(arguments["params"]))
+    together = _invert(live(builder.nodes, [*forward, *gradients]), forward, set(arguments["params"]))
+    hoisted, nodes = _hoist(together, set(arguments["params"]))
     needed = used(nodes, [*forward, *gradients])
     program = Program(
         name=name,
@@ -251,17 +252,40 @@ def _argument(value: Any, values: Mapping[Any, Arg]) -> Any:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _hoist(nodes: Sequence[Node], params: set[str]) -> tuple[list[Node], list[Node]]:
-    """Split off the nodes that depend on parameters and numbers alone."""
-    constant, hoisted, rest = set(params), [], []
+def _constants(nodes: Sequence[Node], params: set[str]) -> set[str]:
+    """Names of the values that depend on parameters and numbers alone, the parameters among them."""
+    constant = set(params)
     for node in nodes:
         names = [a for a in node.args if isinstance(a, str)]
-        if names and all(a in constant for a in names) and node.op not in SPIKES:
+        if names and constant.issuperset(names) and node.op not in SPIKES:
             constant.add(node.name)
-            hoisted.append(node)
-        else:
-            rest.append(node)
-    return hoisted, rest
+    return constant
+
+
+def _invert(nodes: Sequence[Node], forward: Sequence[str], params: set[str]) -> list[Node]:
+    """Where only gradients are concerned, replace a division by a parameter with a product by its hoisted inverse.
+
+    Nodes that the forward step needs keep their division: spikes have equal bits in every engine, gradients need not.
+    """
+    constant, kept = _constants(nodes, params), {node.name for node in live(nodes, forward)}
+    result: list[Node] = []
+    inverses: dict[str, str] = {}
+    for node in nodes:
+        divisor = node.args[1] if node.op == "div" else None
+        if not isinstance(divisor, str) or divisor not in constant or node.name in constant | kept:
+            result.append(node)
+            continue
+        if divisor not in inverses:
+            inverses[divisor] = f"i{len(inverses)}"
+            result.append(Node(inverses[divisor], "div", (1.0, divisor)))
+        result.append(Node(node.name, "mul", (node.args[0], inverses[divisor])))
+    return result
+
+
+def _hoist(nodes: Sequence[Node], params: set[str]) -> tuple[list[Node], list[Node]]:
+    """Split off the nodes that depend on parameters and numbers alone."""
+    constant = _constants(nodes, params)
+    return [n for n in nodes if n.name in constant], [n for n in nodes if n.name not in constant]
 
 
 @dataclass(frozen=True, eq=False)
