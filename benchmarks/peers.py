@@ -46,7 +46,8 @@ def environment(requirements: Sequence[str]) -> Path:
 def _run(command: list[str], home: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        said = "\n".join((result.stderr or result.stdout).strip().splitlines()[-5:])
+        output = (result.stderr or result.stdout).strip().splitlines()
+        said = "\n".join([row.strip() for row in output if "ERROR" in row] or output[-5:])
         raise PeersMissingError(
             f"no environment for the peers: {' '.join(command[1:])} ended with {result.returncode}:\n{said}\n"
             f"They are downloaded once, which needs the network: connect and run again. It goes to {home}; "

@@ -184,11 +184,11 @@ BOOLEAN = frozenset({"ge", "gt", "le", "lt", "eq", "ne", "and", "or", "not"})
 SPIKES = frozenset({"spike", "spike_strict"})
 
 
-def hoist(program: Program, params: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Evaluate the nodes that depend on parameters alone. Returns every parameter and every hoisted value by name."""
+def hoist(program: Program, params: Sequence[Tensor], nodes: Sequence[Node]) -> dict[str, Tensor]:
+    """Evaluate some of the hoisted nodes. Returns every parameter and every value found by name."""
     values: dict[str, Any] = dict(zip(program.params, params, strict=True))
     dtype = params[0].dtype if params else torch.float32
-    for node in program.hoisted:
+    for node in nodes:
         args = [values[a] if isinstance(a, str) else a for a in node.args]
         if node.op in ("minimum", "maximum", "where"):
             args = [a if isinstance(a, Tensor) else torch.tensor(a, dtype=dtype) for a in args]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rheobase.scan import emit_cpu
 from rheobase.scan.emit_cpu import Layout
-from rheobase.scan.ir import Program, hoist, parse
+from rheobase.scan.ir import Node, Program, hoist, live, parse
 from rheobase.scan.pool import run_blocks
 
 _FORMAT = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"}
@@ -245,6 +245,13 @@ def _arguments(
 
 
 @lru_cache(maxsize=1024)
+def _hoisted_forward(text: str) -> list[Node]:
+    """The hoisted nodes that the forward kernel needs."""
+    program = parse(text)
+    return live(program.hoisted, emit_cpu.forward_parameters(program))
+
+
+@lru_cache(maxsize=1024)
 def _divisors(text: str) -> frozenset[str]:
     return emit_cpu.divisors(parse(text))
 
@@ -260,7 +267,7 @@ def forward(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Run the step `text` over the leading axis of `inputs`; returns outputs and final states."""
     program, lanes = parse(text), _lanes(inputs[0])
-    values = hoist(program, params)
+    values = hoist(program, params, _hoisted_forward(text))
     numbers, inverted = _numbers(text, values)
     layout = Layout(lanes.io, frozenset(numbers), inverted, _TILES[0])
     kernel, names, ns = _kernel(text, layout, "forward")
@@ -290,7 +297,7 @@ def backward(
 ) -> list[Tensor]:
     """Gradients of the `wanted` inputs, states and params, given those of outputs and final states (None: zero)."""
     program, lanes = parse(text), _lanes(inputs[0])
-    values = hoist(program, params)
+    values = hoist(program, params, program.hoisted)
     n_in, n_state, n_out = len(inputs), len(states), len(program.outputs)
     member, dtype = states[0].dtype if states else inputs[0].dtype, inputs[0].dtype
     tile = _tile(program, lanes)
