@@ -2,6 +2,9 @@ import os
 import tempfile
 from pathlib import Path
 
+# Threads that spin while they wait slow each other down many times over on a machine with other work.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 

@@ -1,7 +1,8 @@
 """Image classification: the one place where models, data and training meet. A recipe is a config of this file."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,8 @@ class Classification:
         T: time steps.
         batch_size: samples in a batch.
         validation: share of the training split that is held out; it picks the best checkpoint, the test split does not.
+        threads: CPU threads to use; None leaves torch's choice. Small networks are not faster on several, and several
+            wait for each other where the machine has other work. Equal bits need an equal number.
         train: optimiser, schedule, epochs and the rest.
 
     Raises:
@@ -58,6 +61,7 @@ class Classification:
     T: int = 4
     batch_size: int = 50
     validation: float = 0.1
+    threads: int | None = None
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -66,6 +70,7 @@ class Classification:
             ("T", self.T >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("validation", 0 < self.validation < 1, "in (0, 1)"),
+            ("threads", self.threads is None or self.threads >= 1, "at least 1, or None"),
         ):
             if not fine:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected {expected}")
@@ -109,6 +114,16 @@ class Task:
         seed = self.config.train.seed
         return batches(split, self.config.batch_size, seed=seed, epoch=epoch, shuffle=shuffle)
 
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Inside, torch uses as many CPU threads as the config says."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.config.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     @property
     def parameters(self) -> int:
         """How many numbers are learned."""
@@ -150,7 +165,8 @@ def train(
         the run folder and its result: see `finish`.
     """
     task = build(config, download=download)
-    run = RunFolder.create(runs, recipe, {"recipe": recipe, **asdict(config)})
+    with task.at_work():
+        run = RunFolder.create(runs, recipe, {"recipe": recipe, **asdict(config)})
     return run, _fit(task, run, False, on_epoch, on_step)
 
 
@@ -176,17 +192,18 @@ def recipe_of(run: RunFolder) -> str:
 
 
 def _fit(task: Task, run: RunFolder, resume: Any, on_epoch: Any, on_step: Any) -> Metrics:
-    fit(
-        task.model,
-        task.source(task.train, shuffle=True),
-        task.source(task.validation, shuffle=False),
-        task.config.train,
-        run,
-        prepare=task.prepare,
-        on_epoch=on_epoch,
-        on_step=on_step,
-        resume=resume,
-    )
+    with task.at_work():
+        fit(
+            task.model,
+            task.source(task.train, shuffle=True),
+            task.source(task.validation, shuffle=False),
+            task.config.train,
+            run,
+            prepare=task.prepare,
+            on_epoch=on_epoch,
+            on_step=on_step,
+            resume=resume,
+        )
     return measure(run, task=task)
 
 
@@ -198,9 +215,10 @@ def measure(run: RunFolder, *, which: str = "best", task: Task | None = None) ->
     """
     task = task or build(config_of(run))
     _load(task, run, which)
-    found = evaluate(
-        task.model, task.source(task.dataset.test, shuffle=False)(0), task.config.train, prepare=task.prepare
-    )
+    with task.at_work():
+        found = evaluate(
+            task.model, task.source(task.dataset.test, shuffle=False)(0), task.config.train, prepare=task.prepare
+        )
     history = run.metrics()
     line = run.result().get("train", {}).get("best" if which == "best" else "last", {})
     result = {
@@ -240,7 +258,8 @@ def classify(run: RunFolder, images: np.ndarray, *, which: str = "best") -> list
     _load(task, run, which)
     split = Split(x, torch.zeros(len(x), dtype=torch.int64))
     batches = task.source(split, shuffle=False)(0)
-    found = evaluate(task.model, batches, task.config.train, prepare=task.prepare, predictions=True)
+    with task.at_work():
+        found = evaluate(task.model, batches, task.config.train, prepare=task.prepare, predictions=True)
     return [task.dataset.classes[k] for k in found["predictions"]]
 
 
@@ -254,7 +273,7 @@ def report(run: RunFolder, *, which: str = "best") -> Path:
     _load(task, run, which)
     activity = _Activity(task.config.T)
     began = time.perf_counter()
-    with observe(task.model, activity.see):
+    with task.at_work(), observe(task.model, activity.see):
         found = evaluate(
             task.model,
             task.source(task.dataset.test, shuffle=False)(0),

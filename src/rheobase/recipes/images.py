@@ -17,6 +17,7 @@ def digits() -> Classification:
         model="ms_resnet20",
         T=4,
         batch_size=50,
+        threads=1,
         train=TrainConfig(epochs=12, optimizer="sgd", lr=0.1, weight_decay=1e-4, warmup_epochs=1),
     )
 
