@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import rheobase as rb
-from rheobase.neurons import LIF, PLIF
+from rheobase.neurons import LIF, PLIF, Neuron
 from rheobase.scan import Scan
 
 
@@ -61,7 +61,10 @@ def test_layout_of_the_input_survives():
         ),
         (lambda: LIF(tau=-1.0), r"tau is -1.0; expected a positive"),
         (lambda: PLIF(tau=1.0), r"tau is 1.0; expected above 1"),
-        (lambda: LIF(reset="hard"), r"reset is 'hard'; expected 'zero'"),
+        (
+            lambda: Neuron(LIF().scan.step, **{**LIF().scan.constants, "reset": "hard"}),
+            r"reset is 'hard'; expected 'zero'",
+        ),
         (lambda: LIF().scan(torch.randn(2, 1, 3), tau=2.0), r"got parameters \['tau'\], expected"),
         (lambda: Scan(LIF().scan.step, spikes=1), r"has no argument 'spikes'"),
         (lambda: LIF().scan([torch.randn(2, 1, 3)] * 2, tau=2.0, threshold=1.0), r"got 2 inputs, expected 1"),

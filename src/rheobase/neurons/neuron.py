@@ -9,7 +9,7 @@ from rheobase.scan import Scan, Step, Temporal
 Reset = Literal["zero", "subtract", "none"]
 
 
-def fired(h: Tensor, s: Tensor, threshold: Tensor | float, reset: Reset, detach: bool) -> Tensor:
+def fired(h: Tensor, s: Tensor, threshold: Tensor | float, reset: str, detach: bool) -> Tensor:
     r"""The membrane after firing: zero: $h(1-s)$; subtract: $h - \vartheta s$; none: $h$.
 
     Args:
