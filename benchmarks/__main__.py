@@ -43,7 +43,11 @@ def main(arguments: Sequence[str]) -> int:
         target = [] if out is None else ["--out", str(out.resolve())]
         flags = [flag for flag in ("--quick", "--loaded") if getattr(options, flag[2:])]
         command = [str(python), "-m", "benchmarks", options.name, *flags, *target, "--inside"]
-        return subprocess.run(command, cwd=ROOT, check=False).returncode
+        status = subprocess.run(command, cwd=ROOT, check=False).returncode
+        if status < 0:
+            print(f"the run was ended by signal {-status}; if that is 9, memory may have run out", file=sys.stderr)
+            return 2
+        return status
 
     where = facts()
     print(f"freed memory is {'kept' if keep_memory() else 'returned'}; {where}\n{line(SHOWN)}", flush=True)

@@ -111,9 +111,9 @@ class Contest:
 def alternate(contests: Mapping[str, Contest], seconds: float, least: int = 7, most: int = 101) -> dict[str, float]:
     """Median milliseconds of each contest.
 
-    A repetition takes all in turn, each once untimed and once timed: the first call finds the caches and the threads as
-    the contestant before left them, the second as it left them itself. Repeats until `seconds` have passed, `least` to
-    `most` times.
+    A repetition takes all in turn, each once untimed and once timed, so that the timed call finds its own data in the
+    caches. Threads that OpenMP leaves spinning for some milliseconds count against whoever comes next and has threads
+    of its own, as they do in a network. Repeats until `seconds` have passed, `least` to `most` times.
     """
     times: dict[str, list[float]] = {name: [] for name in contests}
     collecting = gc.isenabled()

@@ -79,4 +79,6 @@ def test_peers_run_in_their_own_environment(run, monkeypatch, tmp_path):
     )
     assert run.main(["tiny", "--quick", "--out", str(tmp_path / "x.csv")]) == 7
     assert commands[0][0] == str(tmp_path / "python")
+    monkeypatch.setattr(program.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=-9, stdout=""))
+    assert run.main(["tiny", "--quick"]) == 2
     assert commands[0][-5:] == ["tiny", "--quick", "--out", str(tmp_path / "x.csv"), "--inside"]

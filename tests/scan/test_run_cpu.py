@@ -94,7 +94,7 @@ def test_kernels_work_after_fork():
         torch.set_num_threads(1)
         alone = neuron(x).numpy().sum()
         done = []
-        run_blocks(lambda first, last: done.append((first, last)), 8, 1 << 20)
+        run_blocks(lambda first, last: done.append((first, last)), 8, 1e6)
         queue.put((alone, len(done)))
 
     child = context.Process(target=work, daemon=True)
@@ -111,12 +111,12 @@ def test_a_thread_that_fails_is_heard():
             raise RuntimeError("block six")
 
     with pytest.raises(RuntimeError, match="block six"):
-        run_blocks(work, 8, 1 << 20)
+        run_blocks(work, 8, 1e6)
 
 
 def test_blocks_do_not_depend_on_threads():
     seen = []
-    run_blocks(lambda a, b: seen.extend(range(a, b)), 13, 1 << 20)
+    run_blocks(lambda a, b: seen.extend(range(a, b)), 13, 1e6)
     assert sorted(seen) == list(range(13))
 
 

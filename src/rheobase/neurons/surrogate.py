@@ -32,10 +32,16 @@ class Surrogate:
 
 
 @dataclass(frozen=True)
-class Smooth:
+class Smooth(Surrogate):
     """The primitive in place of the spike: a neuron made with it is differentiable, and its gradient can be checked."""
 
     surrogate: Surrogate
+
+    def primitive(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.surrogate.primitive(x)
+
+    def derivative(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.surrogate.derivative(x)
 
     def __call__(self, x: Tensor, strict: bool = False) -> Tensor:  # noqa: ARG002
         """$P(x)$, whatever `strict` says."""

@@ -88,7 +88,8 @@ class Classification:
             unknown = given.keys() - {f.name for f in fields(kind)}
             if unknown:
                 raise ValueError(f"config.json has a field {sorted(unknown)[0]!r} that {kind.__name__} does not know")
-        return cls(**values, train=TrainConfig(**nested))
+        milestones = tuple(nested.get("milestones", ()))  # a list in JSON
+        return cls(**values, train=TrainConfig(**{**nested, "milestones": milestones}))
 
 
 @dataclass(frozen=True, eq=False)
