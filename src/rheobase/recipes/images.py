@@ -10,7 +10,7 @@ def digits() -> Classification:
     """MS-ResNet-20 learns scikit-learn's handwritten digits: no download, under four minutes on two cores.
 
     Network: Hu et al. 2024, arXiv:2112.08954. Claim: at least 97 % on the 497 held-out digits.
-    Command: `rheobase train digits --report`
+    Measured: 99.8 % (one seed), 26 s on one core. Command: `rheobase train digits --report`
     """
     return Classification(
         data="digits",
@@ -26,7 +26,7 @@ def digits() -> Classification:
 def mnist() -> Classification:
     """MS-ResNet-8 on MNIST, 28x28.
 
-    Network: Hu et al. 2024, arXiv:2112.08954, at depth 8. Command: `rheobase train mnist`
+    Network: Hu et al. 2024, arXiv:2112.08954, at depth 8. Not measured yet. Command: `rheobase train mnist`
     """
     return Classification(
         data="mnist",
@@ -43,7 +43,7 @@ def fashion_mnist() -> Classification:
     """MS-ResNet-8 on Fashion-MNIST, 28x28.
 
     Network: Hu et al. 2024, arXiv:2112.08954, at depth 8. Claim: at least 88 % test accuracy within 30 minutes on two
-    cores. Command: `rheobase train fashion-mnist`
+    cores. Measured: 90.4 % (one seed), 18 minutes on one core. Command: `rheobase train fashion-mnist`
     """
     return Classification(
         data="fashion_mnist",
