@@ -2,11 +2,11 @@
 
 import csv
 import io
-import os
 from pathlib import Path
 
 from rheobase.recipes.classification import config_of, recipe_of
 from rheobase.train import RunFolder
+from rheobase.train.run import write_atomic
 
 COLUMNS = (
     "recipe", "data", "model", "T", "epochs", "seed", "metric", "value", "published", "tag", "parameters", "seconds",
@@ -63,6 +63,4 @@ def append_row(path: Path, columns: tuple[str, ...], row: dict[str, object]) -> 
     line = io.StringIO()
     csv.DictWriter(line, columns, lineterminator="\n").writerow(row)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(before + line.getvalue())
-    temporary.replace(path)
+    write_atomic(path, (before + line.getvalue()).encode())

@@ -69,7 +69,7 @@ def _module(source: str) -> types.ModuleType:
                 pass
             finally:
                 temporary.unlink()
-        module = _execute(name, path, cache=True)
+        module = _execute(name, path)
     except OSError as error:
         warnings.warn(
             f"kernels cannot be kept in {path.parent} ({error}); they are compiled again in every process; "
@@ -84,12 +84,12 @@ def _module(source: str) -> types.ModuleType:
     return module
 
 
-def _execute(name: str, path: Path, cache: bool) -> types.ModuleType:
+def _execute(name: str, path: Path) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    module.__dict__["CACHE"] = cache
+    module.__dict__["CACHE"] = True
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
