@@ -21,8 +21,8 @@ def _poison(monkeypatch):
             return getattr(torch, name)
 
         @staticmethod
-        def empty(*args, **kwargs):
-            return torch.empty(*args, **kwargs).fill_(float("nan"))
+        def empty_strided(*args, **kwargs):
+            return torch.empty_strided(*args, **kwargs).fill_(float("nan"))
 
     monkeypatch.setattr(run_cpu, "torch", Poisoned())
 

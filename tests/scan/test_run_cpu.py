@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_works(tmp_path, monkey
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("RHEOBASE_KERNELS", str(blocked / "kernels"))
-    monkeypatch.setattr(run_cpu, "_kernel", run_cpu._kernel.__wrapped__)
+    monkeypatch.setattr(run_cpu, "_forward_kernel", run_cpu._forward_kernel.__wrapped__)
     for name in [name for name in sys.modules if name.startswith("rheobase_kernel_")]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.warns(RuntimeWarning, match="set RHEOBASE_KERNELS to a folder that can be written"):
@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_works(tmp_path, monkey
 
 def test_the_source_can_be_read(tmp_path, monkeypatch):
     monkeypatch.setenv("RHEOBASE_KERNELS", str(tmp_path))
-    monkeypatch.setattr(run_cpu, "_kernel", run_cpu._kernel.__wrapped__)
+    monkeypatch.setattr(run_cpu, "_forward_kernel", run_cpu._forward_kernel.__wrapped__)
     for name in [name for name in sys.modules if name.startswith("rheobase_kernel_")]:
         monkeypatch.delitem(sys.modules, name)
     LIF()(torch.ones(2, 1, 3))

@@ -1,5 +1,6 @@
 """From a `Program` to the source of a numba kernel: one loop over time, lanes in tiles that stay in the cache.
 
+A kernel is a C function of one pointer to slots (see `rheobase.scan.native`): counters, sizes, addresses, numbers.
 The forward kernel keeps the state of a tile in a scratch buffer. The backward kernel is given the inputs and the
 initial state alone: it runs the recurrence again for its tile, keeping the states of all steps in the cache, then walks
 back.
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from rheobase.scan.ir import Node, Program, live
 
-EMITTER = 2
+EMITTER = 3
 """Version of what this file writes; part of the key of every cached kernel."""
 
 PRELUDE = '''
@@ -155,6 +156,8 @@ _EXPRESSION = {
     "spike_strict": "ONE if {0} > ZERO else ZERO",
 }
 
+_ENDLESS = 1 << 48
+"""Length given to arrays whose length the kernel need not know."""
 _SCALAR = {"f32": "float32", "f64": "float64", "bf16": "uint16", "f16": "uint16"}
 _LOAD = {"f32": "{}", "f64": "{}", "bf16": "load_bf16({})", "f16": "load_f16({})"}
 _STORE = {"f32": "{}", "f64": "{}", "bf16": "store_bf16({})", "f16": "store_f16({})"}
@@ -200,37 +203,71 @@ def divisors(program: Program) -> frozenset[str]:
     return frozenset(n.args[1] for n in program.nodes if n.op == "div" and isinstance(n.args[1], str))
 
 
+@dataclass(frozen=True)
+class Source:
+    """A kernel's text and how to call it.
+
+    Attributes:
+        text: Python source; the C function has the name of its direction.
+        slots: `struct` format of the slots: q an integer or address, d a number.
+        room: floats of scratch that each thread needs, apart from `history` floats for each time step.
+        history: see above.
+    """
+
+    text: str
+    slots: str
+    room: int
+    history: int
+
+
+_FIXED = ("threads", "taken", "blocks", "scratch_at", "room", "block", "T", "N")
+
+
 class _Kernel:
-    """Collects the pieces of one kernel: signature, scratch, lines."""
+    """Collects the pieces of one kernel: slots, scratch, lines."""
 
     def __init__(self, name: str, layout: Layout) -> None:
         self.name, self.layout = name, layout
-        self.arguments: list[tuple[str, str]] = []
+        self.slots = "q" * len(_FIXED)
+        self.unpacked: list[str] = []
         self.scratch: list[str] = []
         self.inverses: list[str] = []
         self.lines: list[str] = []
         self.constants: dict[float, str] = {}
-        for argument in ("first", "last", "block", "T", "N"):
-            self.argument(argument, "int64")
 
-    def argument(self, name: str, type_: str) -> str:
-        self.arguments.append((name, type_))
-        return name
+    def integer(self, name: str) -> None:
+        self.unpacked.append(f"{name} = slots[{len(self.slots)}]")
+        self.slots += "q"
 
-    def array(self, name: str, format_: str, dims: int = 1) -> str:
-        return self.argument(name, f"{_SCALAR[format_]}[{', '.join([':'] * (dims - 1) + ['::1'])}]")
+    def number(self, name: str) -> None:
+        self.unpacked.append(f"{name} = F(number(slots, {len(self.slots)}))")
+        self.slots += "d"
+
+    def array(self, name: str, format_: str) -> None:
+        self.unpacked.append(f"{name} = carray({_SCALAR[format_]}_at(slots[{len(self.slots)}]), ALL)")
+        self.slots += "q"
+
+    def sequence(self, name: str) -> None:
+        """An array of all time steps and the distance between them."""
+        self.array(f"{name}_all", self.layout.io)
+        self.integer(f"{name}_step")
+
+    def state(self, name: str) -> None:
+        """An array of the lanes' values before or after all steps and their distance: 0 where one serves all."""
+        self.array(name, self.layout.membrane)
+        self.integer(f"{name}_step")
 
     def parameters(self, names: Iterable[str]) -> None:
         """Declare the parameters that the body reads; those that vary get lanes of their own."""
         for name in names:
             if name in self.layout.scalars:
-                self.argument(name, _SCALAR[self.layout.membrane])
+                self.number(name)
                 if name in self.layout.inverted:
                     self.inverses.append(name)
             else:
                 self.array(f"{name}_all", self.layout.membrane)
-                self.argument(f"{name}_inner", "int64")
-                self.argument(f"{name}_size", "int64")
+                self.integer(f"{name}_inner")
+                self.integer(f"{name}_size")
                 self.scratch.append(f"{name}_lanes")
 
     def add(self, depth: int, *lines: str) -> None:
@@ -265,32 +302,42 @@ class _Kernel:
             return f"{self.value(node.args[0])} * {self.value(1 / divisor)}"
         return _EXPRESSION[node.op].format(*map(self.value, node.args))
 
-    def source(self) -> str:
-        L = self.layout.tile
-        types = ", ".join(type_ for _, type_ in self.arguments)
-        names = ", ".join(name for name, _ in self.arguments)
-        views = [f"    {name} = scratch[{k * L}:{(k + 1) * L}]" for k, name in enumerate(self.scratch)]
+    def source(self, header: str, history: int = 0) -> Source:
+        L, width = self.layout.tile, 8 if self.layout.membrane == "f64" else 4
+        views = [f"{name} = scratch[{k * L}:{(k + 1) * L}]" for k, name in enumerate(self.scratch)]
+        room = len(self.scratch) * L
+        if history:
+            views.append(f"history = scratch[{room}:{room} + T * {history}]")
         rows = [
+            header,
             *(f"{name} = F({number!r})".replace("inf", "1e999") for number, name in self.constants.items()),
             "",
             "",
-            f'@njit("void({types})", cache=CACHE, **OPTIONS)',
-            f"def {self.name}({names}):",
-            f"    scratch = np.empty({max(1, len(self.scratch)) * L}, F)",
-            *views,
+            '@cfunc("void(CPointer(int64))", cache=CACHE, **OPTIONS)',
+            f"def {self.name}(slots):",
+            "    blocks, room, block, T, N = slots[2], slots[4], slots[5], slots[6], slots[7]",
+            f"    base = slots[3] + take(slots, 0) * room * {width}",
+            f"    scratch = carray({_SCALAR[self.layout.membrane]}_at(base), ALL)",
+            *(f"    {row}" for row in [*self.unpacked, *views]),
             *(f"    {name}_inverse = ONE / {name}" for name in self.inverses),
+            "    b = take(slots, 1)",
+            "    while b < blocks:",
+            "        end = min(N, (b + 1) * block)",
             *self.lines,
+            "        b = take(slots, 1)",
         ]
-        return "\n".join(rows) + "\n"
+        return Source("\n".join(rows) + "\n", self.slots, room, history)
 
 
 def _header(program: Program, layout: Layout) -> str:
     return (
         f'"""Written by rheobase for the step {program.name!r}: {layout.io}, tiles of {layout.tile} lanes."""\n\n'
-        "import numpy as np\nfrom numba import njit\n\n"
+        "import numpy as np\nfrom numba import carray, cfunc, njit\n\n"
+        "from rheobase.scan.native import float32_at, float64_at, number, take, uint16_at\n\n"
         f"F = np.{_SCALAR[layout.membrane]}\n"
         "ONE, ZERO = F(1.0), F(0.0)\n"
-        'OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": False}\n'
+        f"ALL = ({_ENDLESS},)\n"
+        'OPTIONS = {"error_model": "numpy", "boundscheck": False, "fastmath": False}\n'
         f"{PRELUDE}\n"
     )
 
@@ -322,16 +369,14 @@ def _gradients(program: Program, layout: Layout) -> list[str]:
     ]
 
 
-def emit_forward(program: Program, layout: Layout) -> str:
-    """Source of `forward(first, last, block, T, N, inputs, states, params, outputs, final states)`."""
+def emit_forward(program: Program, layout: Layout) -> Source:
+    """Kernel `forward`; its slots: the fixed ones, inputs, states, params, outputs, final states."""
     k = _Kernel("forward", layout)
     m = layout.membrane
     for x in program.inputs:
-        k.array(f"{x}_all", layout.io)
-        k.argument(f"{x}_step", "int64")
+        k.sequence(x)
     for s in program.states:
-        k.array(f"{s}_first", m)
-        k.argument(f"{s}_first_step", "int64")
+        k.state(f"{s}_first")
         k.scratch.append(f"{s}_lanes")
     params = forward_parameters(program)
     k.parameters(params)
@@ -340,8 +385,7 @@ def emit_forward(program: Program, layout: Layout) -> str:
     for s in program.states:
         k.array(f"{s}_last", m)
 
-    k.add(1, "for b in range(first, last):")
-    k.add(2, "end = min(N, (b + 1) * block)", f"for a in range(b * block, end, {layout.tile}):")
+    k.add(2, f"for a in range(b * block, end, {layout.tile}):")
     k.add(3, f"n = min({layout.tile}, end - a)")
     for s in program.states:
         k.add(3, f"fill({s}_lanes, {s}_first, {s}_first_step, a, n)")
@@ -361,28 +405,24 @@ def emit_forward(program: Program, layout: Layout) -> str:
     for s in program.states:
         k.add(3, f"{s}_row = {s}_last[a:a + n]", "for i in range(n):")
         k.add(4, f"{s}_row[i] = {s}_lanes[i]")
-    return _header(program, layout) + k.source()
+    return k.source(_header(program, layout))
 
 
-def emit_backward(program: Program, layout: Layout) -> str:
-    """Source of `backward(first, last, block, T, N, inputs, states, params, cotangents, gradients)`."""
+def emit_backward(program: Program, layout: Layout) -> Source:
+    """Kernel `backward`; its slots: the fixed ones, inputs, states, params, cotangents, gradients."""
     k = _Kernel("backward", layout)
     m, L, S = layout.membrane, layout.tile, len(program.states)
     for x in program.inputs:
-        k.array(f"{x}_all", layout.io)
-        k.argument(f"{x}_step", "int64")
+        k.sequence(x)
     for s in program.states:
-        k.array(f"{s}_first", m)
-        k.argument(f"{s}_first_step", "int64")
+        k.state(f"{s}_first")
     params = backward_parameters(program, layout)
     k.parameters(params)
     cotangents = [g for g, given in zip(program.grads_outputs, layout.grads_outputs, strict=True) if given]
     for g in cotangents:
-        k.array(f"{g}_all", layout.io)
-        k.argument(f"{g}_step", "int64")
+        k.sequence(g)
     for g in program.grads_next:
-        k.array(f"{g}_last", m)
-        k.argument(f"{g}_last_step", "int64")
+        k.state(f"{g}_last")
         k.scratch.append(f"{g}_lanes")
     wanted_inputs = [x for x, wanted in zip(program.inputs, layout.inputs, strict=True) if wanted]
     for x in wanted_inputs:
@@ -395,13 +435,10 @@ def emit_backward(program: Program, layout: Layout) -> str:
         if how == "lane":
             k.array(f"to_{p}_all", m)
         else:
-            k.array(f"to_{p}_sums", "f64", dims=2)
-            k.argument(f"to_{p}_inner", "int64")
-            k.argument(f"to_{p}_size", "int64")
+            k.array(f"to_{p}_sums", "f64")
+            k.integer(f"to_{p}_inner")
+            k.integer(f"to_{p}_size")
 
-    k.add(1, f"history = np.empty(T * {max(1, S) * L}, F)")
-    k.add(1, "for b in range(first, last):")
-    k.add(2, "end = min(N, (b + 1) * block)")
     whole = [p for p, how in layout.params if how == "sum" and p in layout.scalars]
     for p in whole:
         k.add(2, f"to_{p}_lanes[:] = ZERO")
@@ -458,10 +495,11 @@ def emit_backward(program: Program, layout: Layout) -> str:
         if how == "lane":
             k.add(3, f"to_{p}_row = to_{p}_all[a:a + n]", "for i in range(n):", f"    to_{p}_row[i] = to_{p}_lanes[i]")
         elif p not in whole:
-            k.add(3, f"gather(to_{p}_sums[b], to_{p}_lanes, a, n, to_{p}_inner, to_{p}_size)")
+            k.add(3, f"to_{p}_row = to_{p}_sums[b * to_{p}_size:(b + 1) * to_{p}_size]")
+            k.add(3, f"gather(to_{p}_row, to_{p}_lanes, a, n, to_{p}_inner, to_{p}_size)")
     for p in whole:
-        k.add(2, f"to_{p}_sums[b, 0] = total(to_{p}_lanes, {L})")
-    return _header(program, layout) + k.source()
+        k.add(2, f"to_{p}_sums[b] = total(to_{p}_lanes, {L})")
+    return k.source(_header(program, layout), max(1, S) * L)
 
 
 def _rows(kernel: _Kernel, depth: int, names: Iterable[str]) -> None:

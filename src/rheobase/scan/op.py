@@ -4,7 +4,8 @@ It takes the step as text, so that an exported program needs no Python function,
 given: inputs, initial states and parameters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from rheobase.scan import reference, run_cpu
 from rheobase.scan.engine import resolve
 from rheobase.scan.ir import parse
+from rheobase.scan.number import number
 from rheobase.scan.trace import State, Step, trace
 
 _library = torch.library.Library("rheobase", "FRAGMENT")
@@ -189,31 +191,37 @@ class Scan:
         self._check(inputs, params)
         membrane = _membrane(inputs[0].dtype)
         device = inputs[0].device
+        direct = not torch.compiler.is_compiling() and _is_plain(inputs[0])
+        constant = number if direct else partial(torch.tensor, device=device)
         values = {
-            name: v.to(membrane) if isinstance(v, Tensor) else torch.tensor(v, dtype=membrane, device=device)
+            name: v.to(membrane) if isinstance(v, Tensor) else constant(v, dtype=membrane)
             for name, v in ((name, params[name]) for name in self.params)
         }
         if state is None:
-            state = self.rest(values, inputs[0].shape[1:], membrane, device)
+            state = self.rest(values, inputs[0].shape[1:], membrane, constant)
         else:
             state = self._given(state, inputs[0].shape[1:], membrane)
         engine = resolve(device)
         if engine == "reference":
             outputs, last = reference.run(self.step, inputs, state, values, self.constants)
         else:
-            direct = not torch.compiler.is_compiling() and _is_plain(inputs[0])
             run = _scan_autograd if direct else _op
             found = run(self._texts[membrane], inputs, list(state), [values[name] for name in self.params], engine)
             split = len(found) - len(state)
             outputs, last = tuple(found[:split]), tuple(found[split:])
         return (outputs[0] if len(outputs) == 1 else outputs), last
 
-    def rest(self, params: Mapping[str, Tensor], shape: torch.Size, dtype: torch.dtype, device: torch.device) -> State:
-        """State before the first step: 0-d where it is one number that needs no gradient, else of the given shape."""
+    def rest(
+        self, params: Mapping[str, Tensor], shape: torch.Size, dtype: torch.dtype, constant: Callable[..., Tensor]
+    ) -> State:
+        """State before the first step: 0-d where it is one number that needs no gradient, else of the given shape.
+
+        `constant(value, dtype=...)` makes a tensor of a number.
+        """
         found = []
         for value in self.step.state.values():
             v = value(**params) if callable(value) else value
-            v = v.to(dtype) if isinstance(v, Tensor) else torch.tensor(v, dtype=dtype, device=device)
+            v = v.to(dtype) if isinstance(v, Tensor) else constant(v, dtype=dtype)
             found.append(v if v.dim() == 0 and not v.requires_grad else v.expand(shape))
         return tuple(found)
 

@@ -1,34 +1,36 @@
 """The CPU engine: lays tensors out as lanes, compiles the emitted kernels once per machine, runs them on threads."""
 
+import ctypes
 import hashlib
 import importlib.util
 import math
 import os
+import struct
 import sys
 import threading
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rheobase.scan import emit_cpu
 from rheobase.scan.emit_cpu import Layout
 from rheobase.scan.ir import Node, Program, hoist, live, parse
-from rheobase.scan.pool import run_blocks
+from rheobase.scan.number import is_number, number
+from rheobase.scan.pool import kernel_at, run
 
 _FORMAT = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"}
-_TILES = (1024, 256)
-_HISTORY_BYTES = 1 << 19
-"""What a tile's states of all steps may take: a fraction of a core's second-level cache."""
+_TILES = (4096, 2048, 1024, 512, 256)
+"""Lanes in a tile, the best first: long rows suit the memory, short ones keep the states of many steps in the cache."""
 _NODE_NS = 0.045
 """Nanoseconds that one operation takes a lane and step, roughly, to decide whether a job is worth a second thread."""
+_WORTH_US = 40
+"""Microseconds of work that are worth a second thread."""
 _MAX_BLOCKS = 64
 _MIN_BLOCK = 4096
 _compiling = threading.Lock()
@@ -99,19 +101,54 @@ def _execute(name: str, path: Path) -> types.ModuleType:
     return module
 
 
-@lru_cache(maxsize=4096)
-def _kernel(text: str, layout: Layout, direction: str) -> tuple[Callable[..., None], list[str], float]:
-    """The compiled kernel, the parameters and hoisted values that it takes, and its nanoseconds a lane and step."""
-    program = parse(text)
-    with _compiling:
-        if direction == "forward":
-            module, names = _module(emit_cpu.emit_forward(program, layout)), emit_cpu.forward_parameters(program)
-        else:
-            module, names = (
-                _module(emit_cpu.emit_backward(program, layout)),
-                emit_cpu.backward_parameters(program, layout),
-            )
-    return getattr(module, direction), names, _NODE_NS * len(program.nodes) * (0.5 if direction == "forward" else 1)
+@lru_cache(maxsize=1)
+def _second_level_cache() -> int:
+    """Bytes of a core's second-level cache; 1 MiB where the system does not say."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+        return int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
+    except (OSError, ValueError, KeyError, IndexError):
+        return 1 << 20
+
+
+class _Scratch(threading.local):
+    """Memory that kernels work in, kept for each calling thread."""
+
+    memory: Tensor | None = None
+
+    def at_least(self, size: int) -> int:
+        """Address of so many bytes."""
+        if self.memory is None or self.memory.numel() < size:
+            with torch.inference_mode(False):
+                self.memory = torch.empty(size, dtype=torch.uint8)
+        return self.memory.data_ptr()
+
+
+_scratch = _Scratch()
+
+
+class _Kernel:
+    """A compiled kernel for one layout of lanes, ready to be called with addresses and numbers."""
+
+    def __init__(self, source: emit_cpu.Source, direction: str, lanes: "_Lanes", tile: int, nodes: int) -> None:
+        with _compiling:
+            compiled = getattr(_module(source.text), direction)
+        self.function, self.address = kernel_at(compiled.address), compiled.address
+        self.format = struct.Struct(source.slots)
+        self.room = source.room + source.history * lanes.T
+        self.width = 8 if lanes.io == "f64" else 4
+        self.block, self.blocks = _blocks(lanes, tile)
+        self.sizes = lanes.T, lanes.count
+        us = _NODE_NS * nodes * lanes.T * lanes.count / 1000
+        self.threads = self.blocks if us > _WORTH_US else 1
+
+    def __call__(self, arguments: Sequence[int | float]) -> None:
+        """Run it on as many threads as torch uses."""
+        threads = 1 if self.threads == 1 else min(self.threads, torch.get_num_threads())
+        scratch = _scratch.at_least(threads * self.room * self.width)
+        slots = ctypes.create_string_buffer(self.format.size)
+        self.format.pack_into(slots, 0, 0, 0, self.blocks, scratch, self.room, self.block, *self.sizes, *arguments)
+        run(self.function, self.address, ctypes.addressof(slots), threads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +176,18 @@ class _Lanes:
         return tuple(found)
 
     @cached_property
+    def whole(self) -> tuple[int, ...]:
+        """Strides of the tensors that `empty` makes for a sequence."""
+        return self._strides_of(self.count, [1 if size == 0 else size for size in self.shape])
+
+    def _strides_of(self, first: int, shape: Sequence[int]) -> tuple[int, ...]:
+        found, stride = [0] * len(shape), 1
+        for a in reversed(self.order):
+            found[a] = stride
+            stride *= shape[a]
+        return (first, *found)
+
+    @cached_property
     def back(self) -> list[int]:
         """The permutation from memory order to the order of the axes."""
         return [self.order.index(a) for a in range(len(self.shape))]
@@ -150,10 +199,9 @@ class _Lanes:
 
     def empty(self, T: int | None, dtype: torch.dtype) -> Tensor:
         """An uninitialised tensor of this layout, with T steps or (None) of one step's shape."""
-        memory = torch.empty(([] if T is None else [T]) + [self.shape[a] for a in self.order], dtype=dtype)
-        if self.order == tuple(range(len(self.shape))):
-            return memory
-        return memory.permute(self.back if T is None else [0, *(a + 1 for a in self.back)])
+        if T is None:
+            return torch.empty_strided(self.shape, self.whole[1:], dtype=dtype)
+        return torch.empty_strided((T, *self.shape), self.whole, dtype=dtype)
 
     def fits(self, shape: Sequence[int], stride: Sequence[int]) -> bool:
         """Whether a tensor lies as this layout says (a sequence's steps may all be the same memory)."""
@@ -183,39 +231,52 @@ def _lanes_of(shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype) ->
     return lanes if lanes.fits(shape, stride) else _Lanes(T, step, tuple(range(len(step))), lanes.io)
 
 
-def _flat(x: Tensor, size: int) -> Any:
-    """The first `size` values of x's memory as a NumPy array; 16-bit floats as unsigned integers."""
-    flat = x.detach().as_strided((size,), (1,))
-    if x.dtype in (torch.bfloat16, torch.float16):
-        return flat.view(torch.int16).numpy().view(np.uint16)
-    return flat.numpy()
+def _sequence(x: Tensor, lanes: _Lanes, keep: list[Tensor]) -> tuple[int, int]:
+    """Address of a sequence and the distance between steps: 0 where all steps are one."""
+    stride = x.stride()
+    if stride != lanes.whole:
+        if not lanes.fits(x.shape, stride):
+            x = lanes.lay(x)
+            keep.append(x)
+        if lanes.T > 1 and x.stride(0) == 0:
+            return x.data_ptr(), 0
+    return x.data_ptr(), lanes.count
 
 
-def _sequence(x: Tensor, lanes: _Lanes) -> tuple[Any, int]:
-    """Memory of a sequence and the distance between steps: 0 where all steps are one."""
-    x = lanes.lay(x)
-    step = 0 if lanes.T > 1 and x.stride(0) == 0 else lanes.count
-    return _flat(x, lanes.count * (lanes.T if step else 1)), step
-
-
-def _state(s: Tensor, lanes: _Lanes) -> tuple[Any, int]:
-    """Memory of a state and its distance between lanes: 0 where one value serves all."""
+def _state(s: Tensor, lanes: _Lanes, keep: list[Tensor]) -> tuple[int, int]:
+    """Address of a state and its distance between lanes: 0 where one value serves all."""
     if s.dim() == 0:
-        return _flat(s, 1), 0
-    return _flat(lanes.lay(s), lanes.count), 1
+        return s.data_ptr(), 0
+    if s.stride() != lanes.whole[1:]:
+        s = lanes.lay(s)
+        keep.append(s)
+    return s.data_ptr(), 1
 
 
-def _parameter(p: Tensor, lanes: _Lanes) -> tuple[Tensor, int, int]:
-    """A parameter's values along the lanes: (values, lanes each is repeated over, how many there are)."""
+@lru_cache(maxsize=4096)
+def _repeats(shape: torch.Size, lanes: _Lanes) -> tuple[bool, int, int]:
+    """How a parameter lies along the lanes: (whether as in its memory, lanes each value is repeated over, values)."""
     rest = lanes.shape[1:]
-    aligned = p.reshape([1] * (len(rest) - p.dim()) + list(p.shape))
-    varying = [k for k, size in enumerate(aligned.shape) if size > 1]
-    position = {a - 1: k for k, a in enumerate(lanes.order[1:])}
+    aligned = (*(1,) * (len(rest) - len(shape)), *shape)
+    varying = [k for k, size in enumerate(aligned) if size > 1]
     if len(varying) == 1:
-        k = position[varying[0]]
-        return aligned.reshape(-1), math.prod(lanes.inner[k + 1 :]), lanes.inner[k]
-    values = aligned.expand(rest).permute([a - 1 for a in lanes.order[1:]]).reshape(-1)
-    return values, 1, values.numel()
+        k = lanes.order.index(varying[0] + 1) - 1
+        return True, math.prod(lanes.inner[k + 1 :]), lanes.inner[k]
+    ordered = lanes.order == tuple(range(len(lanes.shape)))
+    return ordered and aligned == rest, 1, math.prod(rest)
+
+
+def _parameter(p: Tensor, lanes: _Lanes, keep: list[Tensor]) -> tuple[int, int, int]:
+    """A parameter's values along the lanes: (address, lanes each is repeated over, how many there are)."""
+    as_it_lies, inner, size = _repeats(p.shape, lanes)
+    if not as_it_lies:
+        aligned = p.detach().reshape([1] * (len(lanes.shape) - 1 - p.dim()) + list(p.shape))
+        p = aligned.expand(lanes.shape[1:]).permute([a - 1 for a in lanes.order[1:]]).contiguous()
+        keep.append(p)
+    elif not p.is_contiguous():
+        p = p.detach().contiguous()
+        keep.append(p)
+    return p.data_ptr(), inner, size
 
 
 def _blocks(lanes: _Lanes, tile: int) -> tuple[int, int]:
@@ -225,30 +286,17 @@ def _blocks(lanes: _Lanes, tile: int) -> tuple[int, int]:
     return block, -(-lanes.count // block)
 
 
-def _tile(program: Program, lanes: _Lanes) -> int:
-    width = 8 if lanes.io == "f64" else 4
-    need = lanes.T * max(1, len(program.states)) * width
-    return next((tile for tile in _TILES if tile * need <= _HISTORY_BYTES), _TILES[-1])
-
-
-def _arguments(
-    names: Sequence[str], values: Mapping[str, Tensor], numbers: Mapping[str, float], lanes: _Lanes
-) -> list[Any]:
-    found: list[Any] = []
-    for name in names:
-        if name in numbers:
-            found.append(numbers[name])
-        else:
-            p, inner, size = _parameter(values[name].detach(), lanes)
-            found += [p.contiguous().numpy(), inner, size]
-    return found
+def _tile(arrays: int, lanes: _Lanes) -> int:
+    """Lanes in a tile: as many as keep so many values a lane in half of the second-level cache."""
+    need = arrays * (8 if lanes.io == "f64" else 4)
+    return next((tile for tile in _TILES if tile * need <= _second_level_cache() // 2), _TILES[-1])
 
 
 @lru_cache(maxsize=1024)
-def _hoisted_forward(text: str) -> list[Node]:
-    """The hoisted nodes that the forward kernel needs."""
+def _hoisted(text: str, direction: str) -> Sequence[Node]:
+    """The hoisted nodes that a kernel needs."""
     program = parse(text)
-    return live(program.hoisted, emit_cpu.forward_parameters(program))
+    return live(program.hoisted, emit_cpu.forward_parameters(program)) if direction == "forward" else program.hoisted
 
 
 @lru_cache(maxsize=1024)
@@ -256,10 +304,62 @@ def _divisors(text: str) -> frozenset[str]:
     return emit_cpu.divisors(parse(text))
 
 
-def _numbers(text: str, values: Mapping[str, Tensor]) -> tuple[dict[str, float], frozenset[str]]:
-    """The parameters and hoisted values that are one number, and which divisors among them are powers of two."""
-    numbers = {name: value.item() for name, value in values.items() if value.numel() == 1}
-    return numbers, frozenset(n for n in _divisors(text) & numbers.keys() if emit_cpu.is_power_of_two(numbers[n]))
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """Parameters and hoisted values of a call.
+
+    Attributes:
+        tensors: all of them.
+        numbers: those that are one number.
+        scalars: their names.
+        inverted: divisors among them that are powers of two.
+    """
+
+    tensors: Mapping[str, Tensor]
+    numbers: Mapping[str, float]
+    scalars: frozenset[str]
+    inverted: frozenset[str]
+
+
+def _evaluate(text: str, direction: str, params: Sequence[Tensor]) -> _Values:
+    found = hoist(parse(text), params, _hoisted(text, direction))
+    numbers = {name: value.item() for name, value in found.items() if value.numel() == 1}
+    inverted = frozenset(n for n in _divisors(text) & numbers.keys() if emit_cpu.is_power_of_two(numbers[n]))
+    return _Values(found, numbers, frozenset(numbers), inverted)
+
+
+@lru_cache(maxsize=4096)
+def _evaluate_numbers(text: str, direction: str, params: tuple[Tensor, ...]) -> _Values:
+    return _evaluate(text, direction, params)
+
+
+def _values(text: str, direction: str, params: Sequence[Tensor]) -> _Values:
+    """The hoisted values; found once for all where every parameter is a number."""
+    if all(map(is_number, params)):
+        return _evaluate_numbers(text, direction, tuple(params))
+    return _evaluate(text, direction, params)
+
+
+def _arguments(names: Sequence[str], values: _Values, lanes: _Lanes, keep: list[Tensor]) -> list[int | float]:
+    found: list[int | float] = []
+    for name in names:
+        if name in values.numbers:
+            found.append(values.numbers[name])
+        else:
+            found += _parameter(values.tensors[name], lanes, keep)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _forward_kernel(
+    text: str, lanes: _Lanes, scalars: frozenset[str], inverted: frozenset[str]
+) -> tuple[_Kernel, list[str]]:
+    """The forward kernel and the parameters and hoisted values that it takes."""
+    program = parse(text)
+    names = emit_cpu.forward_parameters(program)
+    tile = _tile(2 * (len(program.states) + len(set(names) - scalars)), lanes)
+    source = emit_cpu.emit_forward(program, Layout(lanes.io, scalars, inverted, tile))
+    return _Kernel(source, "forward", lanes, tile, len(program.nodes) // 2), names
 
 
 def forward(
@@ -267,24 +367,64 @@ def forward(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Run the step `text` over the leading axis of `inputs`; returns outputs and final states."""
     program, lanes = parse(text), _lanes(inputs[0])
-    values = hoist(program, params, _hoisted_forward(text))
-    numbers, inverted = _numbers(text, values)
-    layout = Layout(lanes.io, frozenset(numbers), inverted, _TILES[0])
-    kernel, names, ns = _kernel(text, layout, "forward")
-    outputs = [lanes.empty(lanes.T, inputs[0].dtype) for _ in program.outputs]
+    values = _values(text, "forward", params)
+    kernel, names = _forward_kernel(text, lanes, values.scalars, values.inverted)
+    dtype = inputs[0].dtype
+    outputs = [lanes.empty(lanes.T, dtype) for _ in program.outputs]
     last = [lanes.empty(None, states[0].dtype) for _ in program.states]
-    size = lanes.count * lanes.T
-    if size:
-        block, blocks = _blocks(lanes, layout.tile)
-        arguments = [
-            *(a for x in inputs for a in _sequence(x, lanes)),
-            *(a for s in states for a in _state(s, lanes)),
-            *_arguments(names, values, numbers, lanes),
-            *(_flat(o, size) for o in outputs),
-            *(_flat(s, lanes.count) for s in last),
-        ]
-        run_blocks(lambda lo, hi: kernel(lo, hi, block, lanes.T, lanes.count, *arguments), blocks, size * ns / 1000)
+    if lanes.count:
+        keep: list[Tensor] = []
+        arguments: list[int | float] = []
+        for x in inputs:
+            arguments += _sequence(x, lanes, keep)
+        for s in states:
+            arguments += _state(s, lanes, keep)
+        arguments += _arguments(names, values, lanes, keep)
+        arguments += [o.data_ptr() for o in outputs]
+        arguments += [s.data_ptr() for s in last]
+        kernel(arguments)
     return outputs, last
+
+
+@dataclass(frozen=True, eq=False)
+class _Backward:
+    """A backward kernel, the parameters and hoisted values that it takes, and where parameters' gradients go.
+
+    Attributes:
+        kinds: wanted parameter -> "sum" (per block) or "lane".
+        where: wanted parameter -> (lanes each value is repeated over, how many there are).
+    """
+
+    kernel: _Kernel
+    names: list[str]
+    kinds: tuple[tuple[str, str], ...]
+    where: Mapping[str, tuple[int, int]]
+
+
+@lru_cache(maxsize=4096)
+def _backward_kernel(
+    text: str,
+    lanes: _Lanes,
+    scalars: frozenset[str],
+    inverted: frozenset[str],
+    grads: tuple[bool, ...],
+    wanted: tuple[bool, ...],
+    shapes: tuple[torch.Size, ...],
+) -> _Backward:
+    program = parse(text)
+    n_in, n_state = len(program.inputs), len(program.states)
+    tile = _tile(lanes.T * max(1, len(program.states)), lanes)
+    where: dict[str, tuple[int, int]] = {}
+    kinds: list[tuple[str, str]] = []
+    for name, want, shape in zip(program.params, wanted[n_in + n_state :], shapes, strict=True):
+        if want:
+            where[name] = (lanes.count, 1) if shape.numel() == 1 else _repeats(shape, lanes)[1:]
+            kinds.append((name, "sum" if where[name][1] <= _MIN_BLOCK else "lane"))
+    layout = Layout(
+        lanes.io, scalars, inverted, tile, grads, wanted[:n_in], wanted[n_in : n_in + n_state], tuple(kinds)
+    )
+    kernel = _Kernel(emit_cpu.emit_backward(program, layout), "backward", lanes, tile, len(program.nodes))
+    return _Backward(kernel, emit_cpu.backward_parameters(program, layout), layout.params, where)
 
 
 def backward(
@@ -297,59 +437,43 @@ def backward(
 ) -> list[Tensor]:
     """Gradients of the `wanted` inputs, states and params, given those of outputs and final states (None: zero)."""
     program, lanes = parse(text), _lanes(inputs[0])
-    values = hoist(program, params, program.hoisted)
+    values = _values(text, "backward", params)
     n_in, n_state, n_out = len(inputs), len(states), len(program.outputs)
-    member, dtype = states[0].dtype if states else inputs[0].dtype, inputs[0].dtype
-    tile = _tile(program, lanes)
-    block, blocks = _blocks(lanes, tile)
-    of_param = dict(zip(program.params, params, strict=True))
-    where: dict[str, tuple[int, int]] = {}
-    kinds: list[tuple[str, str]] = []
-    for name, want in zip(program.params, wanted[n_in + n_state :], strict=True):
-        if not want:
-            continue
-        p = of_param[name]
-        where[name] = (lanes.count, 1) if p.numel() == 1 else _parameter(p.detach(), lanes)[1:]
-        kinds.append((name, "sum" if where[name][1] <= _MIN_BLOCK else "lane"))
-    numbers, inverted = _numbers(text, values)
-    layout = Layout(
-        lanes.io,
-        frozenset(numbers),
-        inverted,
-        tile,
-        tuple(g is not None for g in grads[:n_out]),
-        tuple(wanted[:n_in]),
-        tuple(wanted[n_in : n_in + n_state]),
-        tuple(kinds),
-    )
-    kernel, names, ns = _kernel(text, layout, "backward")
-    to_inputs = [lanes.empty(lanes.T, dtype) for want in layout.inputs if want]
-    to_states = [lanes.empty(None, member) for want in layout.states if want]
+    dtype = inputs[0].dtype
+    member = torch.float64 if dtype == torch.float64 else torch.float32
+    given = tuple(g is not None for g in grads[:n_out])
+    shapes = tuple(p.shape for p in params)
+    plan = _backward_kernel(text, lanes, values.scalars, values.inverted, given, tuple(wanted), shapes)
+    to_inputs = [lanes.empty(lanes.T, dtype) for want in wanted[:n_in] if want]
+    to_states = [lanes.empty(None, member) for want in wanted[n_in : n_in + n_state] if want]
     sums = {
-        name: torch.zeros(blocks, where[name][1], dtype=torch.float64) if how == "sum" else lanes.empty(None, member)
-        for name, how in kinds
+        name: torch.zeros(plan.kernel.blocks, plan.where[name][1], dtype=torch.float64)
+        if how == "sum"
+        else lanes.empty(None, member)
+        for name, how in plan.kinds
     }
-    size = lanes.count * lanes.T
-    if size:
-        arguments: list[Any] = [
-            *(a for x in inputs for a in _sequence(x, lanes)),
-            *(a for s in states for a in _state(s, lanes)),
-            *_arguments(names, values, numbers, lanes),
-            *(a for g in grads[:n_out] if g is not None for a in _sequence(g, lanes)),
-        ]
-        zero = torch.zeros((), dtype=member)
+    if lanes.count:
+        keep: list[Tensor] = []
+        arguments: list[int | float] = []
+        for x in inputs:
+            arguments += _sequence(x, lanes, keep)
+        for s in states:
+            arguments += _state(s, lanes, keep)
+        arguments += _arguments(plan.names, values, lanes, keep)
+        for g in grads[:n_out]:
+            if g is not None:
+                arguments += _sequence(g, lanes, keep)
         for g in grads[n_out:]:
-            arguments += _state(zero if g is None else g.expand(lanes.shape), lanes)
-        arguments += [_flat(g, size) for g in to_inputs]
-        arguments += [_flat(g, lanes.count) for g in to_states]
-        for name, how in kinds:
-            if how == "lane":
-                arguments.append(_flat(sums[name], lanes.count))
-            else:
-                arguments += [sums[name].numpy(), *where[name]]
-        run_blocks(lambda lo, hi: kernel(lo, hi, block, lanes.T, lanes.count, *arguments), blocks, size * ns / 1000)
+            arguments += _state(number(0.0, member) if g is None else g, lanes, keep)
+        arguments += [g.data_ptr() for g in (*to_inputs, *to_states)]
+        for name, how in plan.kinds:
+            arguments.append(sums[name].data_ptr())
+            if how == "sum":
+                arguments += plan.where[name]
+        plan.kernel(arguments)
+    of_param = dict(zip(program.params, params, strict=True))
     to_params = []
-    for name, how in kinds:
+    for name, how in plan.kinds:
         p = of_param[name]
         if how == "lane":
             to_params.append(sums[name].sum_to_size(p.shape))

@@ -1,0 +1,52 @@
+"""What generated kernels need of the machine: arrays and numbers at an address, a counter that threads share.
+
+A kernel is a C function of one pointer, to slots of 64 bits: addresses, sizes, and numbers as float64. Any thread may
+call it; those that do share the work, block by block, through the counters in the first slots.
+"""
+
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic
+
+SLOTS = types.CPointer(types.int64)
+
+
+def _pointer_to(dtype: Any) -> Any:
+    @intrinsic
+    def pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
+        """The address as a pointer."""
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(dtype)(types.int64), codegen
+
+    return pointer
+
+
+float32_at = _pointer_to(types.float32)
+float64_at = _pointer_to(types.float64)
+uint16_at = _pointer_to(types.uint16)
+
+
+@intrinsic
+def number(typingctx: Any, slots: Any, index: Any) -> Any:  # noqa: ARG001
+    """The slot read as float64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.load(builder.gep(args[0], [args[1]]))
+        return builder.bitcast(bits, context.get_value_type(signature.return_type))
+
+    return types.float64(SLOTS, types.int64), codegen
+
+
+@intrinsic
+def take(typingctx: Any, slots: Any, index: Any) -> Any:  # noqa: ARG001
+    """The slot's value, which is one more for whoever asks next."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = builder.gep(args[0], [args[1]])
+        return builder.atomic_rmw("add", pointer, context.get_constant(signature.return_type, 1), "acq_rel")
+
+    return types.int64(SLOTS, types.int64), codegen
