@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rheobase.scan import emit_cpu
 from rheobase.scan.emit_cpu import Layout
-from rheobase.scan.ir import Node, Program, hoist, live, parse
+from rheobase.scan.ir import Node, hoist, live, parse
 from rheobase.scan.number import is_number, number
 from rheobase.scan.pool import kernel_at, run
 
