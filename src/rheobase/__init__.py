@@ -1,8 +1,8 @@
 """Rheobase: spiking neural networks in PyTorch. Write a neuron as one step; it runs as one fused kernel over time."""
 
 from rheobase import models, neurons, nn
-from rheobase.nn import call, check, observe, stream
+from rheobase.nn import call, check, fuse, observe, stream
 from rheobase.scan import engine, step
 
 __version__ = "0.1.0"
-__all__ = ["call", "check", "engine", "models", "neurons", "nn", "observe", "step", "stream"]
+__all__ = ["call", "check", "engine", "fuse", "models", "neurons", "nn", "observe", "step", "stream"]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rheobase.models.registry import register
 from rheobase.neurons import IterativeLIF, create_neuron
+from rheobase.nn.fuse import Sequential
 from rheobase.nn.norm import TdBN
 from rheobase.nn.residual import BLOCKS, Conv, MakeNeuron, Residual, Values, emits, threshold_of
 from rheobase.nn.time import PerStep
@@ -49,7 +50,7 @@ class ResNet(nn.Module):
         make: MakeNeuron = partial(create_neuron, neuron) if isinstance(neuron, str) else neuron
         width, features = plan[0][0], plan[-1][0]
         outer = make()
-        self.stem = nn.Sequential(Conv(in_channels, width, 3, "real"), TdBN(width, threshold_of(outer)))
+        self.stem = Sequential(Conv(in_channels, width, 3, "real"), TdBN(width, threshold_of(outer)))
         reads: Values = "real"
         if block != "ms":
             self.stem.append(outer)

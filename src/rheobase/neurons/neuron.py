@@ -5,6 +5,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from rheobase.scan import Scan, Step, Temporal
+from rheobase.scan.norm import Normed
 
 Reset = Literal["zero", "subtract", "none"]
 
@@ -69,8 +70,11 @@ class Neuron(Temporal):
         return "binary" if all(parse(self.scan.text()).binary) else "real"
 
     def sequence(self, x: Any, state: tuple[Tensor, ...] | None) -> tuple[Any, tuple[Tensor, ...]]:
-        """Run x `[T, B, ...]` from `state`, each `[B, ...]` (None: rest)."""
-        return self.scan(x, state, **{name: getattr(self, name) for name in self.scan.params})
+        """Run x `[T, B, ...]`, or a normalisation of it, from `state`, each `[B, ...]` (None: rest)."""
+        params = {name: getattr(self, name) for name in self.scan.params}
+        if isinstance(x, Normed):
+            return self.scan.normed(x, (), state, **params)
+        return self.scan(x, state, **params)
 
     def number(self, name: str) -> float:
         """The value of a parameter that is one number."""

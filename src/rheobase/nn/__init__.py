@@ -1,5 +1,6 @@
 """Layers on sequences: time, normalisation, residual blocks."""
 
+from rheobase.nn.fuse import NormNeuron, Sequential, fuse
 from rheobase.nn.norm import TdBN, fold, fold_all
 from rheobase.nn.observe import check, observe
 from rheobase.nn.residual import BLOCKS, Residual
@@ -9,8 +10,10 @@ from rheobase.scan import ModelState, Temporal
 __all__ = [
     "BLOCKS",
     "ModelState",
+    "NormNeuron",
     "PerStep",
     "Residual",
+    "Sequential",
     "Stream",
     "TdBN",
     "Temporal",
@@ -18,6 +21,7 @@ __all__ = [
     "check",
     "fold",
     "fold_all",
+    "fuse",
     "is_static",
     "observe",
     "stream",

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rheobase.nn.time import PerStep, is_static
+from rheobase.scan.engine import resolve
+from rheobase.scan.norm import Normed
 
 Form = Literal["merged", "explicit"]
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -138,18 +140,33 @@ class TdBN(nn.Module):
 
     def forward(self, x: Float[Tensor, "T B *rest"]) -> Float[Tensor, "T B *rest"]:
         """Normalise x `[T, B, C, ...]`."""
+        engine = resolve(x.device)
+        if engine != "reference":
+            return self.waiting(x).value(engine)
+        mean, var = self._statistics(x)
+        once = x[:1] if is_static(x) else x
+        flat = once.flatten(0, 1)
+        if self.training:
+            y = cast(Tensor, _Normalise.apply(flat, self.gain().to(mean.dtype), self.bias, mean, var, self.eps))
+        else:
+            y = _apply(flat, *affine(mean, var, self.gain(), self.bias, self.eps))
+        return y.unflatten(0, once.shape[:2]).expand(x.shape)
+
+    def waiting(self, x: Float[Tensor, "T B *rest"]) -> Normed:
+        """The normalisation of x before it is carried out, to be handed to a neuron."""
+        mean, var = self._statistics(x)
+        return Normed(x, mean, var, self.gain(), self.bias, self.eps, self.training)
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance to normalise x with: its own in training, the running ones in eval."""
         if x.dim() < 3 or x.shape[2] != self.channels:
             raise ValueError(
                 f"TdBN: x has shape {tuple(x.shape)}; expected [T, B, C, ...] with C = {self.channels} channels"
             )
+        if not self.training:
+            return self.running_mean, self.running_var
         once = x[:1] if is_static(x) else x
-        flat = once.flatten(0, 1)
-        if self.training:
-            mean, var = self._observe(flat, x.numel() // self.channels)
-            y = cast(Tensor, _Normalise.apply(flat, self.gain().to(mean.dtype), self.bias, mean, var, self.eps))
-        else:
-            y = _apply(flat, *self.running_affine())
-        return y.unflatten(0, once.shape[:2]).expand(x.shape)
+        return self._observe(once.flatten(0, 1), x.numel() // self.channels)
 
     def _observe(self, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Statistics of x `[N, C, ...]`, entered into the running ones as those of `count` values per channel."""

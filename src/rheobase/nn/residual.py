@@ -15,6 +15,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rheobase.nn.fuse import Sequential, run_with_sum
 from rheobase.nn.norm import TdBN
 from rheobase.nn.time import PerStep
 
@@ -54,7 +55,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B C2 H2 W2"]:
         """Run the block."""
-        y: Tensor = self.after(self.branch(x) + self.shortcut(x))
+        y: Tensor = run_with_sum(self.branch, x, self.shortcut(x), self.after)
         return y
 
 
@@ -83,7 +84,7 @@ def ms_block(
         norm2=TdBN(c_out, threshold_of(first), init=0.0 if last_gamma is None else last_gamma),
     )
     shortcut = _shortcut(c_in, c_out, stride, reads, threshold_of(first))
-    return Residual(nn.Sequential(branch), shortcut, nn.Identity(), "real")
+    return Residual(Sequential(branch), shortcut, nn.Identity(), "real")
 
 
 def vanilla_block(
@@ -100,7 +101,7 @@ def vanilla_block(
         norm2=TdBN(c_out, threshold, alpha, init=last_gamma),
     )
     shortcut = _shortcut(c_in, c_out, stride, reads, threshold, alpha)
-    return Residual(nn.Sequential(branch), shortcut, after, emits(after))
+    return Residual(Sequential(branch), shortcut, after, emits(after))
 
 
 def sew_block(
@@ -119,7 +120,7 @@ def sew_block(
     shortcut = _shortcut(c_in, c_out, stride, reads, threshold_of(second), neuron=neuron)
     skipped = emits(shortcut[-1]) if isinstance(shortcut, nn.Sequential) else reads
     out: Values = "real" if "real" in (skipped, emits(second)) else "graded"
-    return Residual(nn.Sequential(branch), shortcut, nn.Identity(), out)
+    return Residual(Sequential(branch), shortcut, nn.Identity(), out)
 
 
 Block = Callable[[int, int, int, MakeNeuron, Values, float | None], Residual]
@@ -147,4 +148,4 @@ def _shortcut(
     layers = OrderedDict[str, nn.Module](conv=Conv(c_in, c_out, 1, reads, stride), norm=TdBN(c_out, threshold, alpha))
     if neuron is not None:
         layers["neuron"] = neuron()
-    return nn.Sequential(layers)
+    return Sequential(layers)

@@ -6,7 +6,7 @@ given: inputs, initial states and parameters.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,11 @@ from rheobase.scan import reference, run_cpu
 from rheobase.scan.engine import resolve
 from rheobase.scan.ir import parse
 from rheobase.scan.number import number
+from rheobase.scan.rewrite import normed_text
 from rheobase.scan.trace import State, Step, trace
+
+if TYPE_CHECKING:
+    from rheobase.scan.norm import Normed
 
 _library = torch.library.Library("rheobase", "FRAGMENT")
 _library.define("scan(str step, Tensor[] x, Tensor[] state, Tensor[] params, str engine) -> Tensor[]")
@@ -96,20 +100,19 @@ class _Scan(torch.autograd.Function):
         ctx.step, ctx.engine, ctx.sizes = step, engine, sizes
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
-        x, state, params = _grouped(tensors, sizes)
-        return tuple(_below_autograd(step, x, state, params, engine))
+        x, state, params = grouped(tensors, sizes)
+        return tuple(below_autograd(step, x, state, params, engine))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         wanted = [bool(want) for want in ctx.needs_input_grad[3:]]
-        x, state, params = _grouped(ctx.saved_tensors, ctx.sizes)
-        direct = _is_plain(x[0]) and not torch.is_grad_enabled()
-        run = _scan_backward if direct else _op_backward
-        found = iter(run(ctx.step, x, state, params, list(grads), wanted, ctx.engine))
+        x, state, params = grouped(ctx.saved_tensors, ctx.sizes)
+        found = iter(run_backward(ctx.step, x, state, params, list(grads), wanted, ctx.engine))
         return (None, None, None, *(next(found) if want else None for want in wanted))
 
 
-def _grouped(tensors: Sequence[Tensor], sizes: tuple[int, int]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def grouped(tensors: Sequence[Tensor], sizes: tuple[int, int]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Inputs, states and parameters out of a flat list that starts with so many inputs and states."""
     a, b = sizes[0], sum(sizes)
     return list(tensors[:a]), list(tensors[a:b]), list(tensors[b:])
 
@@ -117,14 +120,30 @@ def _grouped(tensors: Sequence[Tensor], sizes: tuple[int, int]) -> tuple[list[Te
 def _scan_autograd(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*x, *state, *params)):
         return list(_Scan.apply(step, engine, (len(x), len(state)), *x, *state, *params))
-    return _below_autograd(step, x, state, params, engine)
+    return below_autograd(step, x, state, params, engine)
 
 
-def _below_autograd(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
-    if _is_plain(x[0]):
+def below_autograd(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
+    """The operator without autograd: past the dispatcher where nobody is watching it."""
+    if not torch.compiler.is_compiling() and _is_plain(x[0]):
         return _scan(step, x, state, params, engine)
     with torch._C._AutoDispatchBelowAutograd():
         return _op(step, x, state, params, engine)
+
+
+def run_backward(
+    step: str,
+    x: list[Tensor],
+    state: list[Tensor],
+    params: list[Tensor],
+    grads: list[Tensor | None],
+    wanted: list[bool],
+    engine: str,
+) -> list[Tensor]:
+    """`rheobase::scan_backward`, past the dispatcher where nobody is watching it."""
+    direct = not torch.compiler.is_compiling() and _is_plain(x[0]) and not torch.is_grad_enabled()
+    run = _scan_backward if direct else _op_backward
+    return run(step, x, state, params, grads, wanted, engine)  # type: ignore[no-any-return]
 
 
 def _is_plain(x: Tensor) -> bool:
@@ -165,6 +184,7 @@ class Scan:
         self.step, self.constants = step, constants
         self.params = tuple(name for name in step.arguments if name not in constants)
         self._texts = {dtype: _text(step, self.params, constants, dtype) for dtype in (torch.float32, torch.float64)}
+        self._normed = {(d, p): normed_text(text, p) for d, text in self._texts.items() for p in (False, True)}
 
     def text(self, dtype: torch.dtype = torch.float32) -> str:
         """The canonical text of the traced step for inputs of `dtype`."""
@@ -188,9 +208,35 @@ class Scan:
             ValueError: shapes, dtypes or names that do not fit.
         """
         inputs = [x] if isinstance(x, Tensor) else list(x)
+        engine, membrane = resolve(inputs[0].device), _membrane(inputs[0].dtype)
+        values, state, direct = self._prepared(inputs, state, params)
+        if engine == "reference":
+            outputs, last = reference.run(self.step, inputs, state, values, self.constants)
+            return (outputs[0] if len(outputs) == 1 else outputs), last
+        run = _scan_autograd if direct else _op
+        found = run(self._texts[membrane], inputs, list(state), [values[name] for name in self.params], engine)
+        return _parted(found, len(state))
+
+    def normed(
+        self, norm: "Normed", others: Sequence[Tensor] = (), state: State | None = None, **params: Tensor | float
+    ) -> tuple[Any, State]:
+        """As calling it with `[norm.value(), *others]`, but the normalised input is never written to memory.
+
+        In fp32 and fp64 the outputs have equal bits; half formats are spared one rounding.
+        """
+        inputs = [norm.x, *others]
+        engine, membrane = resolve(norm.x.device), _membrane(norm.x.dtype)
+        values, state, _ = self._prepared(inputs, state, params)
+        text = self._normed[membrane, norm.plus is not None]
+        found = norm.run(text, others, state, [values[name] for name in self.params], engine)
+        return _parted(found, len(state))
+
+    def _prepared(
+        self, inputs: Sequence[Tensor], state: State | None, params: Mapping[str, Tensor | float]
+    ) -> tuple[dict[str, Tensor], State, bool]:
+        """Parameters and initial state as tensors, and whether the operator may be called past the dispatcher."""
         self._check(inputs, params)
-        membrane = _membrane(inputs[0].dtype)
-        device = inputs[0].device
+        membrane, device = _membrane(inputs[0].dtype), inputs[0].device
         direct = not torch.compiler.is_compiling() and _is_plain(inputs[0])
         constant = number if direct else partial(torch.tensor, device=device)
         values = {
@@ -198,18 +244,8 @@ class Scan:
             for name, v in ((name, params[name]) for name in self.params)
         }
         if state is None:
-            state = self.rest(values, inputs[0].shape[1:], membrane, constant)
-        else:
-            state = self._given(state, inputs[0].shape[1:], membrane)
-        engine = resolve(device)
-        if engine == "reference":
-            outputs, last = reference.run(self.step, inputs, state, values, self.constants)
-        else:
-            run = _scan_autograd if direct else _op
-            found = run(self._texts[membrane], inputs, list(state), [values[name] for name in self.params], engine)
-            split = len(found) - len(state)
-            outputs, last = tuple(found[:split]), tuple(found[split:])
-        return (outputs[0] if len(outputs) == 1 else outputs), last
+            return values, self.rest(values, inputs[0].shape[1:], membrane, constant), direct
+        return values, self._given(state, inputs[0].shape[1:], membrane), direct
 
     def rest(
         self, params: Mapping[str, Tensor], shape: torch.Size, dtype: torch.dtype, constant: Callable[..., Tensor]
@@ -261,6 +297,12 @@ class Scan:
                     f"{tuple(rest)} (x without time and batch); for one value a channel of [T, B, C, H, W] "
                     f"use shape (C, 1, 1)"
                 )
+
+
+def _parted(found: Sequence[Tensor], states: int) -> tuple[Any, State]:
+    """Output (a tuple if there are several) and final states out of what the operator gave."""
+    outputs, last = tuple(found[: len(found) - states]), tuple(found[len(found) - states :])
+    return (outputs[0] if len(outputs) == 1 else outputs), last
 
 
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
