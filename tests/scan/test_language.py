@@ -51,6 +51,10 @@ SMOOTH = {  # these go through functions of the C library or a vector library: e
     "sin": lambda a, b: torch.sin(a) + b,
     "cos": lambda a, b: torch.cos(a) - b,
     "atan": lambda a, b: torch.atan(a) + b,
+    "power": lambda a, b: (a.abs() + 0.1) ** 1.7 + b,
+    "whole power": lambda a, b: (0.5 * a) ** 5 + (a.abs() + 1) ** -4 + b,
+    "power of a number": lambda a, b: 2.0**a - b,
+    "power of values": lambda a, b: (a.abs() + 0.1) ** b,
     "softplus": lambda a, b: torch.nn.functional.softplus(a) - b,
     "silu": lambda a, b: torch.nn.functional.silu(a) + b,
 }
@@ -73,7 +77,7 @@ def bundles(operations, size=10):
     return [names[k : k + size] for k in range(0, len(names), size)]
 
 
-@pytest.mark.parametrize("names", [*bundles(ROUNDED), *bundles(SMOOTH, 12)], ids=lambda names: names[0])
+@pytest.mark.parametrize("names", [*bundles(ROUNDED), *bundles(SMOOTH, 16)], ids=lambda names: names[0])
 def test_every_operation(names):
     """Several operations share a step, to compile fewer kernels; each enters the output with a weight of its own."""
 

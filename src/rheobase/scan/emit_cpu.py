@@ -147,6 +147,7 @@ _EXPRESSION = {
     "cos": "np.cos({0})",
     "atan": "np.arctan({0})",
     "erf": "math.erf({0})",
+    "pow": "{0} ** {1}",
     "ldexp": "ldexp({0}, {1})",
     "exponent": "exponent({0})",
     "abs": "np.abs({0})",

@@ -1,4 +1,4 @@
-r"""Exponential, logarithm, hyperbolic and trigonometric functions, lowered to arithmetic for fp32 membranes.
+r"""Exponential, logarithm, power, hyperbolic and trigonometric functions, lowered to arithmetic for fp32 membranes.
 
 `lower` rewrites a traced step so that no transcendental operation is left: each becomes additions, products,
 divisions, comparisons and selections of IEEE single precision in a fixed order, and two operations on bits:
@@ -23,6 +23,8 @@ the ranges where it peaks and samples of every exponent elsewhere:
 | exp  | expm1 | log  | log1p | tanh | sigmoid | atan | erf  | sin, abs(x) <= 10^4 | cos, abs(x) <= 10^4 |
 |------|-------|------|-------|------|---------|------|------|---------------------|---------------------|
 | 0.99 | 1.46  | 0.88 | 1.42  | 1.46 | 2.49    | 1.56 | 1.30 | 2.36                | 2.43                |
+
+`pow(x, y)` $= e^{y\log|x|}$, with the sign of an odd power: its error grows to $1 + 2|y \log x|$ ulp.
 
 Limits: a subnormal result of exp and sigmoid is flushed to zero (exp from -87.3365 down, sigmoid from -88.7229 down);
 overflow gives inf, log(0) = -inf, log of a negative number NaN, tanh and erf saturate at +-1, NaN stays NaN, and odd
@@ -270,7 +272,19 @@ def _erf(x: _Value) -> _Value:
     return _where(size >= 0.9, _where(x < 0.0, -far, far), near)
 
 
-FUNCTIONS: Mapping[str, Callable[[_Value], _Value]] = {
+def _pow(x: _Value, y: _Value | float) -> _Value:
+    value = _exp(_log(abs(x)) * y)
+    nan = (x - x) * math.inf
+    if isinstance(y, float):
+        of_negative = (-value if y % 2 else value) if y.is_integer() else nan
+        return _where(x < 0.0, of_negative, value)
+    half = y * 0.5
+    odd, fraction = half.op("ne", half, half.op("floor", half)), y.op("ne", y, y.op("floor", y))
+    of_negative = _where(fraction, nan, _where(odd, -value, value))
+    return _where(y.op("eq", y, 0.0), 1.0, _where(x < 0.0, of_negative, value))
+
+
+FUNCTIONS: Mapping[str, Callable[..., _Value]] = {
     "exp": _exp,
     "expm1": _expm1,
     "log": _log,
@@ -281,6 +295,7 @@ FUNCTIONS: Mapping[str, Callable[[_Value], _Value]] = {
     "cos": _cos,
     "atan": _atan,
     "erf": _erf,
+    "pow": _pow,
 }
 """The operations of the language that `lower` replaces."""
 
@@ -299,11 +314,12 @@ def lower(program: Program) -> Program:
         if node.op not in FUNCTIONS:
             nodes.add(node)
             continue
-        argument = node.args[0]
-        name = (
-            nodes.emit("add", argument, 0.0) if isinstance(argument, float) else nodes.renamed.get(argument, argument)
-        )
-        nodes.renamed[node.name] = FUNCTIONS[node.op](_Value(nodes, name)).name
+        args: list[_Value | float] = [
+            _Value(nodes, nodes.renamed.get(a, a)) if isinstance(a, str) else a for a in node.args
+        ]
+        if isinstance(args[0], float):
+            args[0] = _Value(nodes, nodes.emit("add", args[0], 0.0))
+        nodes.renamed[node.name] = FUNCTIONS[node.op](*args).name
     results = ("outputs", "next_states", "grads_inputs", "grads_states", "grads_params")
     named: dict[str, Any] = {r: tuple(nodes.renamed.get(name, name) for name in getattr(program, r)) for r in results}
     wanted = [name for r in results for name in named[r]]
