@@ -5,6 +5,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import nn
 
+import rheobase as rb
 from rheobase.neurons import IterativeLIF
 from rheobase.nn import PerStep
 from rheobase.nn.norm import TdBN, fold, fold_all
@@ -100,7 +101,9 @@ def test_first_and_second_derivative(form):
         return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (x,))
 
     assert torch.autograd.gradcheck(run, (x, *parameters))
-    assert torch.autograd.gradgradcheck(run, (x, *parameters))
+    with rb.engine("reference"):
+        assert torch.autograd.gradcheck(run, (x, *parameters))
+        assert torch.autograd.gradgradcheck(run, (x, *parameters))
 
 
 def test_merged_and_explicit_differ_only_in_how_they_learn():

@@ -43,12 +43,19 @@ SMOOTH = {  # these go through functions of the C library or a vector library: e
     "root": lambda a, b: (a.abs() + 0.1).sqrt() + b,
     "half power": lambda a, b: (a.abs() + 0.1) ** 0.5 - b,
     "exp": lambda a, b: torch.exp(-a.abs()) + b,
+    "expm1": lambda a, b: torch.expm1(a * 0.5) + b,
     "log": lambda a, b: torch.log(a.abs() + 1) + b,
+    "log1p": lambda a, b: torch.log1p(a.abs()) - b,
+    "erf": lambda a, b: torch.erf(a) + b,
     "tanh": lambda a, b: torch.tanh(a) + b,
     "sigmoid": lambda a, b: torch.sigmoid(a) * b,
     "sin": lambda a, b: torch.sin(a) + b,
     "cos": lambda a, b: torch.cos(a) - b,
     "atan": lambda a, b: torch.atan(a) + b,
+    "power": lambda a, b: (a.abs() + 0.1) ** 1.7 + b,
+    "whole power": lambda a, b: (0.5 * a) ** 5 + (a.abs() + 1) ** -4 + b,
+    "power of a number": lambda a, b: 2.0**a - b,
+    "power of values": lambda a, b: (a.abs() + 0.1) ** b,
     "softplus": lambda a, b: torch.nn.functional.softplus(a) - b,
     "silu": lambda a, b: torch.nn.functional.silu(a) + b,
 }
@@ -71,7 +78,7 @@ def bundles(operations, size=10):
     return [names[k : k + size] for k in range(0, len(names), size)]
 
 
-@pytest.mark.parametrize("names", [*bundles(ROUNDED), *bundles(SMOOTH)], ids=lambda names: names[0])
+@pytest.mark.parametrize("names", [*bundles(ROUNDED), *bundles(SMOOTH, 16)], ids=lambda names: names[0])
 def test_every_operation(names):
     """Several operations share a step, to compile fewer kernels; each enters the output with a weight of its own."""
 

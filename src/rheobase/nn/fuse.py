@@ -25,7 +25,7 @@ def run(layer: nn.Module, x: Any) -> Any:
     """
     if isinstance(x, Normed) and not (isinstance(layer, Neuron) and type(layer).sequence is Neuron.sequence):
         x = settled(x)
-    if isinstance(layer, TdBN) and not _watched(layer) and resolve(x.device) != "reference":
+    if isinstance(layer, TdBN) and not _watched(layer) and layer.can_wait(x):
         return layer.waiting(x)
     return layer(x)
 

@@ -140,9 +140,8 @@ class TdBN(nn.Module):
 
     def forward(self, x: Float[Tensor, "T B *rest"]) -> Float[Tensor, "T B *rest"]:
         """Normalise x `[T, B, C, ...]`."""
-        engine = resolve(x.device)
-        if engine != "reference":
-            return self.waiting(x).value(engine)
+        if self.can_wait(x):
+            return self.waiting(x).value(resolve(x.device))
         mean, var = self._statistics(x)
         once = x[:1] if is_static(x) else x
         flat = once.flatten(0, 1)
@@ -151,6 +150,10 @@ class TdBN(nn.Module):
         else:
             y = _apply(flat, *affine(mean, var, self.gain(), self.bias, self.eps))
         return y.unflatten(0, once.shape[:2]).expand(x.shape)
+
+    def can_wait(self, x: Tensor) -> bool:
+        """Whether a fused engine will run x. The compiler fuses by itself and is shown plain operations."""
+        return not torch.compiler.is_compiling() and resolve(x.device) != "reference"
 
     def waiting(self, x: Float[Tensor, "T B *rest"]) -> Normed:
         """The normalisation of x before it is carried out, to be handed to a neuron."""

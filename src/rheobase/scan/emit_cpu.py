@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from rheobase.scan.functions import lower
 from rheobase.scan.ir import Node, Program, live
 
-EMITTER = 3
+EMITTER = 4
 """Version of what this file writes; part of the key of every cached kernel."""
 
 PRELUDE = '''
@@ -115,6 +116,19 @@ def store_f16(f):
     half = np.uint32(0x7C00) if a >= np.float32(65520.0) else half
     half = half if a == a else np.uint32(0x7E00)
     return np.uint16(sign | half)
+
+
+@njit(**OPTIONS)
+def ldexp(x, n):
+    """x times 2**n, for an integral n, where x and the result are normal numbers."""
+    shifted = np.float32(n + np.float32(12582912.0)).view(np.uint32) << np.uint32(23)
+    return np.uint32(np.float32(x).view(np.uint32) + shifted).view(np.float32)
+
+
+@njit(**OPTIONS)
+def exponent(x):
+    """The e for which x times 2**-e lies in [sqrt(1/2), sqrt(2)), for a positive normal x."""
+    return np.float32(np.int32(np.float32(x).view(np.int32) - np.int32(0x3F3504F3)) >> np.int32(23))
 '''
 
 _EXPRESSION = {
@@ -133,6 +147,10 @@ _EXPRESSION = {
     "sin": "np.sin({0})",
     "cos": "np.cos({0})",
     "atan": "np.arctan({0})",
+    "erf": "math.erf({0})",
+    "pow": "{0} ** {1}",
+    "ldexp": "ldexp({0}, {1})",
+    "exponent": "exponent({0})",
     "abs": "np.abs({0})",
     "sign": "ONE if {0} > ZERO else (-ONE if {0} < ZERO else ZERO)",
     "floor": "np.floor({0})",
@@ -190,6 +208,11 @@ class Layout:
     def membrane(self) -> str:
         """Number format of state and arithmetic."""
         return "f64" if self.io == "f64" else "f32"
+
+
+def _lowered(program: Program, layout: Layout) -> Program:
+    """The step with functions of the C library (fp64) or with arithmetic that vectorises in their place."""
+    return lower(program) if layout.membrane == "f32" else program
 
 
 def is_power_of_two(value: float) -> bool:
@@ -332,7 +355,7 @@ class _Kernel:
 def _header(program: Program, layout: Layout) -> str:
     return (
         f'"""Written by rheobase for the step {program.name!r}: {layout.io}, tiles of {layout.tile} lanes."""\n\n'
-        "import numpy as np\nfrom numba import carray, cfunc, njit\n\n"
+        "import math\n\nimport numpy as np\nfrom numba import carray, cfunc, njit\n\n"
         "from rheobase.scan.native import float32_at, float64_at, number, take, uint16_at\n\n"
         f"F = np.{_SCALAR[layout.membrane]}\n"
         "ONE, ZERO = F(1.0), F(0.0)\n"
@@ -371,6 +394,7 @@ def _gradients(program: Program, layout: Layout) -> list[str]:
 
 def emit_forward(program: Program, layout: Layout) -> Source:
     """Kernel `forward`; its slots: the fixed ones, inputs, states, params, outputs, final states."""
+    program = _lowered(program, layout)
     k = _Kernel("forward", layout)
     m = layout.membrane
     for x in program.inputs:
@@ -410,6 +434,7 @@ def emit_forward(program: Program, layout: Layout) -> Source:
 
 def emit_backward(program: Program, layout: Layout) -> Source:
     """Kernel `backward`; its slots: the fixed ones, inputs, states, params, cotangents, gradients."""
+    program = _lowered(program, layout)
     k = _Kernel("backward", layout)
     m, L, S = layout.membrane, layout.tile, len(program.states)
     for x in program.inputs:

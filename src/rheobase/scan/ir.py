@@ -156,6 +156,7 @@ TORCH: Mapping[str, Callable[..., Any]] = {
     "cos": torch.cos,
     "atan": torch.atan,
     "erf": torch.erf,
+    "pow": torch.pow,
     "abs": torch.abs,
     "sign": torch.sign,
     "floor": torch.floor,

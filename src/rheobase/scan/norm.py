@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rheobase.scan.op import below_autograd, grouped, run_backward
+from rheobase.scan.op import grouped, run_backward, run_forward
 from rheobase.scan.rewrite import COMBINATION, IDENTITY
 
 
@@ -101,7 +101,7 @@ class _NormScan(torch.autograd.Function):
         ctx.save_for_backward(mean, var, *norm, *kept)
         if steps > 1:
             x[0] = x[0].expand(steps, *x[0].shape[1:])
-        return tuple(below_autograd(text, x, state, [*norm, *params], engine))
+        return tuple(run_forward(text, x, state, [*norm, *params], engine))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
@@ -138,7 +138,7 @@ class _NormScan(torch.autograd.Function):
                 share = len(mean) / once.numel()
                 b = -share * scale * by_scale / _per_channel(var + eps, once)
                 c = -share * scale * by_shift - b * norm[2]
-                (to_x,) = below_autograd(COMBINATION, [total, once], [], [scale, b, c], engine)
+                (to_x,) = run_forward(COMBINATION, [total, once], [], [scale, b, c], engine)
             else:
                 to_x = (total * scale).to(once.dtype)
         return (*(None,) * 11, to_gain, to_bias, to_x, *([g] * plus), *to_middle, *to_last)

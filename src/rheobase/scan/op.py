@@ -101,7 +101,7 @@ class _Scan(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         x, state, params = grouped(tensors, sizes)
-        return tuple(below_autograd(step, x, state, params, engine))
+        return tuple(run_forward(step, x, state, params, engine))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
@@ -120,12 +120,12 @@ def grouped(tensors: Sequence[Tensor], sizes: tuple[int, int]) -> tuple[list[Ten
 def _scan_autograd(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*x, *state, *params)):
         return list(_Scan.apply(step, engine, (len(x), len(state)), *x, *state, *params))
-    return below_autograd(step, x, state, params, engine)
+    return run_forward(step, x, state, params, engine)
 
 
-def below_autograd(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
-    """The operator without autograd: past the dispatcher where nobody is watching it."""
-    if not torch.compiler.is_compiling() and _is_plain(x[0]):
+def run_forward(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
+    """`rheobase::scan` without autograd, past the dispatcher where nobody is watching it."""
+    if _is_plain(x[0]):
         return _scan(step, x, state, params, engine)
     with torch._C._AutoDispatchBelowAutograd():
         return _op(step, x, state, params, engine)
@@ -141,8 +141,7 @@ def run_backward(
     engine: str,
 ) -> list[Tensor]:
     """`rheobase::scan_backward`, past the dispatcher where nobody is watching it."""
-    direct = not torch.compiler.is_compiling() and _is_plain(x[0]) and not torch.is_grad_enabled()
-    run = _scan_backward if direct else _op_backward
+    run = _scan_backward if _is_plain(x[0]) and not torch.is_grad_enabled() else _op_backward
     return run(step, x, state, params, grads, wanted, engine)  # type: ignore[no-any-return]
 
 

@@ -7,6 +7,7 @@ summed inside the trace; the engines sum.
 import importlib
 import inspect
 import itertools
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,9 +114,17 @@ class _Builder:
             return root if exponent > 0 else self.emit("div", 1.0, root)
         if exponent == 1.0:
             return base
-        if exponent == -1.0:
-            return self.emit("div", 1.0, base)
-        raise self.unsupported(f"pow with exponent {exponent}")
+        if isinstance(exponent, float) and exponent.is_integer() and abs(exponent) <= 16:
+            if exponent <= 0:
+                return 1.0 if exponent == 0 else self.emit("div", 1.0, self.power(base, -exponent))
+            half = self.power(base, exponent // 2)
+            square = self.emit("mul", half, half)
+            return square if exponent % 2 == 0 else self.emit("mul", square, base)
+        if isinstance(base, float):
+            if base <= 0:
+                raise self.unsupported(f"pow of the number {base}")
+            return self.emit("exp", self.emit("mul", exponent, math.log(base)))
+        return self.emit("pow", base, exponent)
 
     def unsupported(self, operation: str) -> UnsupportedOperationError:
         return UnsupportedOperationError(
