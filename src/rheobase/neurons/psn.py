@@ -128,6 +128,8 @@ class PSN(Neuron):
     published with it.
     """
 
+    streamable = False
+
     def __init__(self, T: int, surrogate: Surrogate = Atan()) -> None:  # noqa: B008
         if T < 1:
             raise ValueError(f"{type(self).__name__}: T is {T}; expected at least 1")
