@@ -373,7 +373,7 @@ def test_what_is_wrong_is_said(wrong, message):
 
 
 def test_an_unknown_form_is_refused():
-    with pytest.raises(Exception, match="form"):  # noqa: B017 - a typed run refuses it before the constructor does
+    with pytest.raises(Exception, match="form"):  # a typed run refuses it first
         SlidingPSN(form="fft")
 
 
