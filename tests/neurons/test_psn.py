@@ -131,6 +131,13 @@ def test_sliding_weights_at_the_start():
     assert 0.9 / math.sqrt(100) < PSN(100).weight.abs().max() < 1 / math.sqrt(100)
 
 
+def test_the_step_finds_its_weights_by_name():
+    neuron = SlidingPSN(3)
+    assert [getattr(neuron, name).item() for name in neuron.scan.params] == [-1.0, 0.25, 0.5, 1.0]
+    with pytest.raises(AttributeError, match="w3"):
+        _ = neuron.w3
+
+
 # Gradients
 
 

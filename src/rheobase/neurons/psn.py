@@ -342,6 +342,12 @@ class SlidingPSN(Neuron):
         self.weight = nn.Parameter(2.0 ** torch.arange(1.0 - k, 1) if exp_init else _uniform(k))
         self.bias = nn.Parameter(torch.tensor(-1.0))
 
+    def __getattr__(self, name: str) -> Any:
+        """`w0` to `w{k-1}`, what the step of the conv form calls the entries of `weight`."""
+        if name[:1] == "w" and name[1:].isdecimal() and int(name[1:]) < self.k:
+            return self.weight[int(name[1:])]
+        return super().__getattr__(name)
+
     @property
     def threshold(self) -> Tensor:
         r"""The threshold $\vartheta = -b$."""
@@ -354,8 +360,7 @@ class SlidingPSN(Neuron):
             ValueError: a state of another order or batch.
         """
         if self.form == "conv":
-            weights = {f"w{i}": w for i, w in enumerate(self.weight.unbind())}
-            return self.scan(x, state, bias=self.bias, **weights)
+            return super().sequence(x, state)
         _check("SlidingPSN", x)
         past = self.k - 1
         if state is not None and len(state) != past:
