@@ -314,7 +314,7 @@ class SlidingPSN(Neuron):
         k: order, how many inputs a step sees; $k + 1$ parameters. 1 is no memory.
         exp_init: W starts as (..., 1/4, 1/2, 1), the newest input having weight 1; otherwise uniform in
             $\pm 1/\sqrt k$.
-        form: "conv" or "gemm"; None is "conv" up to k = 4, where it was the faster one (T=16, two cores).
+        form: "conv" or "gemm"; None is "conv" up to k = 4, where it was the faster one for T = 4, 16 and 64 on a CPU.
         surrogate: stands in for the derivative of the spike.
 
     Raises:
