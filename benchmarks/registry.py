@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import neuron
+from benchmarks import neuron, parallel_reset
 from benchmarks.measure import Effort
 from benchmarks.rows import Facts, Row, Show
 
@@ -23,4 +23,5 @@ class Benchmark:
 
 BENCHMARKS: dict[str, Benchmark] = {
     "neuron": Benchmark(neuron.run, neuron.PEERS),
+    "parallel_reset": Benchmark(parallel_reset.run),
 }

@@ -1,5 +1,7 @@
 """Laws of time and batch: chunks give what the whole gives, the future does not change the past, samples do not mix."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -10,11 +12,17 @@ CAUSAL = sorted(name for name, entry in NEURONS.items() if entry.causal)
 STREAMABLE = sorted(name for name, entry in NEURONS.items() if entry.streamable)
 
 
+def made(name, **arguments):
+    """The neuron with those of the arguments that it takes: a reset if it has one, T if it is made for T steps."""
+    taken = inspect.signature(NEURONS[name].make).parameters
+    return create_neuron(name, **{key: value for key, value in arguments.items() if key in taken})
+
+
 @pytest.mark.parametrize("engine", ["cpu", "reference"])
 @pytest.mark.parametrize("cut", [1, 3, 6])
 @pytest.mark.parametrize("neuron", STREAMABLE)
 def test_two_chunks_give_the_whole(neuron, cut, engine):
-    x, module = torch.randn(7, 3, 50) * 2, create_neuron(neuron)
+    x, module = torch.randn(7, 3, 50) * 2, made(neuron, T=7)
     with rb.engine(engine):
         whole, last = rb.call(module, x)
         with rb.stream(module) as run:
@@ -26,7 +34,8 @@ def test_two_chunks_give_the_whole(neuron, cut, engine):
 
 @pytest.mark.parametrize("neuron", STREAMABLE)
 def test_gradients_flow_through_the_state_between_chunks(neuron):
-    x, module = torch.randn(6, 2, 20, requires_grad=True), create_neuron(neuron, reset="subtract", detach_reset=False)
+    x = torch.randn(6, 2, 20, requires_grad=True)
+    module = made(neuron, T=6, reset="subtract", detach_reset=False)
     (whole,) = torch.autograd.grad(module(x).cumsum(0).square().sum(), x)
     with rb.stream(module) as run:
         y = torch.cat([run(x[:2]), run(x[2:])])
@@ -34,16 +43,26 @@ def test_gradients_flow_through_the_state_between_chunks(neuron):
     torch.testing.assert_close(halves, whole)
 
 
+@pytest.mark.parametrize("neuron", sorted(NEURONS.keys() - STREAMABLE))
+def test_what_needs_the_whole_sequence_cannot_be_streamed(neuron):
+    net = torch.nn.Sequential(torch.nn.Identity(), made(neuron, T=4))
+    with (
+        pytest.raises(ValueError, match=rf"^1: {type(net[1]).__name__} needs the whole sequence"),
+        rb.stream(net) as run,
+    ):
+        run(torch.randn(4, 2, 3))
+
+
 @pytest.mark.parametrize("neuron", sorted(NEURONS))
 def test_a_call_remembers_nothing(neuron):
-    x, module = torch.randn(5, 2, 20) * 2, create_neuron(neuron)
+    x, module = torch.randn(5, 2, 20) * 2, made(neuron, T=5)
     assert torch.equal(module(x), module(x))
 
 
 @pytest.mark.parametrize("engine", ["cpu", "reference"])
 @pytest.mark.parametrize("neuron", CAUSAL)
 def test_the_future_does_not_change_the_past(neuron, engine):
-    x, module = torch.randn(6, 2, 30) * 2, create_neuron(neuron)
+    x, module = torch.randn(6, 2, 30) * 2, made(neuron, T=6)
     other = x.clone()
     other[4:] = torch.randn(2, 2, 30) * 5
     with rb.engine(engine):
@@ -53,7 +72,7 @@ def test_the_future_does_not_change_the_past(neuron, engine):
 
 @pytest.mark.parametrize("neuron", sorted(NEURONS))
 def test_permuting_the_batch_permutes_the_output(neuron):
-    x, module, order = torch.randn(4, 5, 30) * 2, create_neuron(neuron), torch.tensor([3, 0, 4, 1, 2])
+    x, module, order = torch.randn(4, 5, 30) * 2, made(neuron, T=4), torch.tensor([3, 0, 4, 1, 2])
     assert torch.equal(module(x)[:, order], module(x[:, order]))
 
 

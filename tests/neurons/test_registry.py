@@ -15,6 +15,12 @@ def test_an_unknown_name_is_met_with_the_nearest():
         create_neuron("hodgkin-huxley")
 
 
+def test_a_fixed_number_of_steps_is_asked_for():
+    assert create_neuron("psn", T=3).T == 3
+    with pytest.raises(ValueError, match=r"'psn' is made for a fixed number of steps; pass T"):
+        create_neuron("psn")
+
+
 @pytest.mark.parametrize("name", sorted(NEURONS))
 def test_docstring_has_equation_arguments_errors_and_source(name):
     text = NEURONS[name].make.__doc__
@@ -24,5 +30,6 @@ def test_docstring_has_equation_arguments_errors_and_source(name):
 
 @pytest.mark.parametrize("name", sorted(NEURONS))
 def test_repr_shows_what_was_chosen(name):
-    assert "threshold=" in repr(create_neuron(name))
+    made = create_neuron(name) if NEURONS[name].any_T else create_neuron(name, T=4)
+    assert "threshold=" in repr(made)
     assert "Atan(alpha=2.0)" in repr(create_neuron("lif"))

@@ -13,9 +13,10 @@ class Entry:
     """A registered neuron and its traits.
 
     Attributes:
-        make: the constructor; takes `surrogate=`, `detach_reset=` and the neuron's own arguments.
+        make: the constructor; takes `surrogate=`, `detach_reset=` if it resets, and the neuron's own arguments.
         causal: the output at t depends on inputs up to t only.
         streamable: runs chunk by chunk with its state handed on.
+        any_T: takes sequences of any length; if not, `make` takes the number of steps as `T=`.
         stochastic: draws random numbers.
         closed_form: has `membrane(x, t)`, the membrane under constant current before the first spike.
     """
@@ -23,6 +24,7 @@ class Entry:
     make: Callable[..., Neuron]
     causal: bool = True
     streamable: bool = True
+    any_T: bool = True  # noqa: N815
     stochastic: bool = False
     closed_form: bool = True
 
@@ -49,10 +51,15 @@ def create_neuron(name: str, **arguments: object) -> Neuron:
     """Make a registered neuron.
 
     Raises:
-        ValueError: no neuron of that name.
+        ValueError: no neuron of that name, or one that needs T without it.
     """
     if name not in NEURONS:
         near = difflib.get_close_matches(name, NEURONS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(NEURONS))}"
         raise ValueError(f"no neuron is called {name!r}; {hint}")
+    if not NEURONS[name].any_T and "T" not in arguments:
+        raise ValueError(
+            f"{name!r} is made for a fixed number of steps; pass T, for example create_neuron({name!r}, T=4), or to a "
+            f"model neuron=lambda: create_neuron({name!r}, T=4)"
+        )
     return NEURONS[name].make(**arguments)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rheobase.data import Dataset, Split, batches, get_encoder, hold_out, load
 from rheobase.models import create_model
+from rheobase.neurons import NEURONS, create_neuron
 from rheobase.nn import observe
 from rheobase.report import LayerActivity, RunReport, Sample, evenly_spaced, write
 from rheobase.scan import Temporal
@@ -141,7 +142,10 @@ def build(config: Classification, *, root: Path | None = None, download: bool = 
     dataset = load(config.data, root=root, download=download)
     train, validation = hold_out(dataset.train, config.validation, seed=config.train.seed)
     torch.manual_seed(config.train.seed)
-    options = {"neuron": config.neuron, "width": config.width}
+    neuron: str | Callable[[], nn.Module] | None = config.neuron
+    if config.neuron in NEURONS and not NEURONS[config.neuron].any_T:
+        neuron = partial(create_neuron, config.neuron, T=config.T)
+    options = {"neuron": neuron, "width": config.width}
     model = create_model(
         config.model,
         in_channels=dataset.train.x.shape[1],
