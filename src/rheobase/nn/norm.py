@@ -11,21 +11,13 @@ from torch import Tensor, nn
 
 from rheobase.nn.time import PerStep, is_static
 from rheobase.scan.engine import resolve
-from rheobase.scan.norm import Normed
+from rheobase.scan.norm import Normed, moments
 
 Form = Literal["merged", "explicit"]
 Layer = TypeVar("Layer", bound=nn.Module)
 Model = TypeVar("Model", bound=nn.Module)
 
 _FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-
-
-def statistics(x: Float[Tensor, "N C *space"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
-    """Mean and biased variance of each channel over N and space, without gradient, in fp32 (fp64 of fp64)."""
-    # The statistics come out in the format of the running ones, which are thrown away here.
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    mean, var = x.new_zeros(x.shape[1], dtype=dtype), x.new_zeros(x.shape[1], dtype=dtype)
-    return torch.batch_norm_update_stats(x.detach(), mean, var, 0.0)
 
 
 def affine(
@@ -178,7 +170,7 @@ class TdBN(nn.Module):
                 "TdBN: training needs more than one value per channel, got one; "
                 "use more samples or steps, or call model.eval()"
             )
-        mean, var = statistics(x)
+        mean, var = moments(x)
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), self.momentum)

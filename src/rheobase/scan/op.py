@@ -141,7 +141,8 @@ def run_backward(
     engine: str,
 ) -> list[Tensor]:
     """`rheobase::scan_backward`, past the dispatcher where nobody is watching it."""
-    run = _scan_backward if _is_plain(x[0]) and not torch.is_grad_enabled() else _op_backward
+    direct = not torch.compiler.is_compiling() and _is_plain(x[0]) and not torch.is_grad_enabled()
+    run = _scan_backward if direct else _op_backward
     return run(step, x, state, params, grads, wanted, engine)  # type: ignore[no-any-return]
 
 

@@ -49,8 +49,15 @@ def normed_text(text: str, plus: bool) -> str:
     return str(made)
 
 
-def _program(name: str, inputs: Sequence[str], params: Sequence[str], output: str, nodes: Sequence[Node]) -> Program:
-    """A step without state whose gradients are those of its output; it serves where they are known or not asked for."""
+def _program(
+    name: str,
+    inputs: Sequence[str],
+    params: Sequence[str],
+    output: str,
+    nodes: Sequence[Node],
+    grads_params: Sequence[str] | None = None,
+) -> Program:
+    """A step without state; where nothing else is said, its gradients are those of its output or not asked for."""
     return Program(
         name=name,
         inputs=tuple(inputs),
@@ -61,7 +68,7 @@ def _program(name: str, inputs: Sequence[str], params: Sequence[str], output: st
         next_states=(),
         grads_inputs=("grad_out0",) * len(inputs),
         grads_states=(),
-        grads_params=("grad_out0",) * len(params),
+        grads_params=tuple(grads_params or ["grad_out0"] * len(params)),
         hoisted=(),
         nodes=tuple(nodes),
     )
@@ -85,3 +92,15 @@ COMBINATION = str(
     )
 )
 """$ag + (bx + c)$."""
+
+MOMENTS = str(
+    _program(
+        "moments",
+        ["in_x"],
+        ["p_shift", "p_first", "p_second"],
+        "in_x",
+        [Node("n0", "sub", ("in_x", "p_shift")), Node("n1", "mul", ("n0", "n0"))],
+        ["grad_out0", "n0", "n1"],
+    )
+)
+"""The gradients of its last two parameters are the sums of x - shift and of its square over all that they stand for."""
