@@ -2,7 +2,8 @@
 
 from rheobase import models, neurons, nn
 from rheobase.nn import call, check, observe, stream
+from rheobase.nn.packing import packing
 from rheobase.scan import engine, step
 
 __version__ = "0.1.0"
-__all__ = ["call", "check", "engine", "models", "neurons", "nn", "observe", "step", "stream"]
+__all__ = ["call", "check", "engine", "models", "neurons", "nn", "observe", "packing", "step", "stream"]

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from rheobase.models.registry import register
 from rheobase.neurons import IterativeLIF, create_neuron
 from rheobase.nn.norm import TdBN
-from rheobase.nn.residual import BLOCKS, Conv, MakeNeuron, Residual, Values, emits, threshold_of
+from rheobase.nn.residual import BLOCKS, Conv, MakeNeuron, Residual, threshold_of
 from rheobase.nn.time import PerStep
+from rheobase.nn.values import Values, emits
 
 
 class ResNet(nn.Module):

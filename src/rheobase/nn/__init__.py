@@ -2,12 +2,18 @@
 
 from rheobase.nn.norm import TdBN, fold, fold_all
 from rheobase.nn.observe import check, observe
+from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Linear, pack, pair, unpack
 from rheobase.nn.residual import BLOCKS, Residual
 from rheobase.nn.time import PerStep, Stream, call, is_static, stream
+from rheobase.nn.values import emits
 from rheobase.scan import ModelState, Temporal
 
 __all__ = [
     "BLOCKS",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "Linear",
     "ModelState",
     "PerStep",
     "Residual",
@@ -16,9 +22,13 @@ __all__ = [
     "Temporal",
     "call",
     "check",
+    "emits",
     "fold",
     "fold_all",
     "is_static",
     "observe",
+    "pack",
+    "pair",
     "stream",
+    "unpack",
 ]
