@@ -2,8 +2,9 @@
 
 from rheobase import models, neurons, nn
 from rheobase.nn import call, check, observe, stream
+from rheobase.nn.memory import memory
 from rheobase.nn.packing import packing
 from rheobase.scan import engine, step
 
 __version__ = "0.1.0"
-__all__ = ["call", "check", "engine", "models", "neurons", "nn", "observe", "packing", "step", "stream"]
+__all__ = ["call", "check", "engine", "memory", "models", "neurons", "nn", "observe", "packing", "step", "stream"]

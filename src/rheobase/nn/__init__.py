@@ -1,5 +1,6 @@
 """Layers on sequences: time, normalisation, residual blocks."""
 
+from rheobase.nn.memory import Blocks, recomputing, saved_bytes
 from rheobase.nn.norm import TdBN, fold, fold_all
 from rheobase.nn.observe import check, observe
 from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Linear, pack, pair, unpack
@@ -10,6 +11,7 @@ from rheobase.scan import ModelState, Temporal
 
 __all__ = [
     "BLOCKS",
+    "Blocks",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -29,6 +31,8 @@ __all__ = [
     "observe",
     "pack",
     "pair",
+    "recomputing",
+    "saved_bytes",
     "stream",
     "unpack",
 ]

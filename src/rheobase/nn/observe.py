@@ -6,12 +6,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rheobase.nn.memory import recomputing
 from rheobase.scan import Temporal
 
 
 @contextmanager
 def observe(model: nn.Module, see: Callable[[str, Temporal, Tensor], None]) -> Iterator[None]:
-    """Inside, call `see(name, layer, output)` each time a `Temporal` layer of the model has run.
+    """Inside, call `see(name, layer, output)` each time a `Temporal` layer of the model has run, but not when
+    `rb.memory("bits")` runs it again for its backward pass.
 
     Args:
         model: any module.
@@ -19,7 +21,7 @@ def observe(model: nn.Module, see: Callable[[str, Temporal, Tensor], None]) -> I
     """
 
     def hook(name: str) -> Callable[..., None]:
-        return lambda layer, _, output: see(name, layer, output)
+        return lambda layer, _, output: None if recomputing() else see(name, layer, output)
 
     handles = [
         layer.register_forward_hook(hook(name)) for name, layer in model.named_modules() if isinstance(layer, Temporal)

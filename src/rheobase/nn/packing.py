@@ -34,6 +34,11 @@ def packing(on: bool) -> Iterator[None]:
         _on = before
 
 
+def packing_is_on() -> bool:
+    """What `packing` is set to."""
+    return _on
+
+
 class _Convolve(torch.autograd.Function):
     """A convolution that keeps its input as the bits it is given."""
 
