@@ -54,11 +54,11 @@ def recomputing() -> bool:
 class Blocks(nn.Sequential):
     """An nn.Sequential of blocks on `[T, B, ...]` that obeys `rb.memory`; same state_dict.
 
-    In "bits" mode segments of at least two blocks keep only their input: as bits where the block before declares to emit
-    spikes, else as it is. In backward a segment runs again on what it had: input, parameters, state of the surrounding
-    `rb.call`, random numbers, autocast, engine; on copies of its buffers, so that running statistics count a batch once.
-    Buffers are taken as they are then: what a block puts out must not depend on a buffer that training changes. A
-    parameter that several segments share gets its gradient summed by segment.
+    In "bits" mode segments of at least two blocks keep only their input: as bits where the block before declares to
+    emit spikes, else as it is. In backward a segment runs again on what it had: input, parameters, state of the
+    surrounding `rb.call`, random numbers, training modes, autocast, engine; and on copies of its buffers, so that
+    running statistics count a batch once. So what a block puts out must not depend on a buffer that it changes itself.
+    The gradient of a parameter that several segments share is summed by segment.
 
     Args:
         blocks: as for nn.Sequential.
@@ -114,12 +114,9 @@ class _Segment:
     def __init__(self, blocks: list[nn.Module], reads: Values, x: Tensor) -> None:
         self.module, self.binary = nn.Sequential(*blocks), reads == "binary"
         self.engine, self.packing, self.random = chosen(), packing_is_on(), _random(x.device)
-        kind = x.device.type
-        self.autocast = {
-            "device_type": kind,
-            "dtype": torch.get_autocast_dtype(kind),
-            "enabled": torch.is_autocast_enabled(kind),
-        }
+        self.modes = [module.training for module in self.module.modules()]
+        self.device, self.cast = x.device.type, torch.is_autocast_enabled(x.device.type)
+        self.format = torch.get_autocast_dtype(x.device.type)
         self.cache = torch.is_autocast_cache_enabled()
         call = active()
         self.names, self.count, before = None, {}, {}
@@ -158,7 +155,7 @@ class _Segment:
     def first(self, x: Tensor, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The first run: without a graph, so that autocast may keep none of the weights it casts."""
         call = self._call(given)
-        with within(call), torch.autocast(**self.autocast, cache_enabled=False):
+        with within(call), self._autocast(cache=False):
             y: Tensor = self.module(x)
         if call is None:
             return (y,)
@@ -171,21 +168,31 @@ class _Segment:
         tensors = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         tensors |= zip((name for name, _ in self.module.named_parameters()), parameters, strict=True)
         call, random, outer = self._call(given), _random(x.device), _recomputing
+        modes = [module.training for module in self.module.modules()]
         _recomputing = True
         _set_random(x.device, self.random)
+        self._set_modes(self.modes)
         try:
             with (
                 within(call),
                 engine(self.engine),
                 packing(self.packing),
-                torch.autocast(**self.autocast, cache_enabled=self.cache),
+                self._autocast(cache=self.cache),
                 torch.enable_grad(),
             ):
                 y: Tensor = torch.func.functional_call(self.module, tensors, (x,))
         finally:
             _recomputing = outer
+            self._set_modes(modes)
             _set_random(x.device, random)
         return (y,) if call is None else (y, *_tensors(call.after))
+
+    def _autocast(self, cache: bool) -> torch.autocast:
+        return torch.autocast(self.device, self.format, self.cast, cache)
+
+    def _set_modes(self, modes: Sequence[bool]) -> None:
+        for module, mode in zip(self.module.modules(), modes, strict=True):
+            module.training = mode
 
     def _call(self, given: Sequence[Tensor]) -> Call | None:
         return None if self.names is None else Call(self.names, _state(self.before, given), {}, dict(self.count))

@@ -12,8 +12,9 @@ from rheobase.scan import Temporal
 
 @contextmanager
 def observe(model: nn.Module, see: Callable[[str, Temporal, Tensor], None]) -> Iterator[None]:
-    """Inside, call `see(name, layer, output)` each time a `Temporal` layer of the model has run, but not when
-    `rb.memory("bits")` runs it again for its backward pass.
+    """Inside, call `see(name, layer, output)` each time a `Temporal` layer of the model has run.
+
+    Not again when `rb.memory("bits")` runs a layer a second time, for its backward pass.
 
     Args:
         model: any module.

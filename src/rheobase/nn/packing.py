@@ -44,12 +44,16 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, bits: Tensor, weight: Tensor, bias: Tensor | None, settings: tuple[list[int], list[int], list[int], int]
+        x: Tensor,
+        bits: Tensor,  # noqa: ARG004
+        weight: Tensor,
+        bias: Tensor | None,
+        settings: tuple[list[int], list[int], list[int], int],
     ) -> Tensor:
         return _convolution(x, weight, bias, settings)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
         x, bits, weight, bias, ctx.settings = inputs
         ctx.like = (x.shape, dense_stride(x), x.dtype)
         ctx.bias_sizes = None if bias is None else [bias.shape[0]]
@@ -74,11 +78,11 @@ class _Multiply(torch.autograd.Function):
     """A linear layer that keeps its input as the bits it is given."""
 
     @staticmethod
-    def forward(x: Tensor, bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(x: Tensor, bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ARG004
         return functional.linear(x, weight, bias)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
         x, bits, weight, _ = inputs
         ctx.like = (x.shape, dense_stride(x), x.dtype)
         ctx.save_for_backward(bits, weight)
@@ -191,7 +195,7 @@ class Linear(_ReadsSpikes, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to `[..., in_features]`."""
         if not self._keeps_bits(self.weight):
-            return cast(Tensor, super().forward(input))
+            return super().forward(input)
         bits = pack(input.detach())
         x, weight, bias = _in_autocast(input, self.weight, self.bias)
         return cast(Tensor, _Multiply.apply(x, bits, weight, bias))

@@ -34,9 +34,7 @@ class Conv(PerStep):
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: int, reads: Values, stride: int = 1) -> None:
-        super().__init__(
-            Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False, binary_input=reads == "binary")
-        )
+        super().__init__(Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False, binary_input=reads == "binary"))
         self.reads: Values = reads
 
     def extra_repr(self) -> str:

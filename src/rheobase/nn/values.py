@@ -1,4 +1,4 @@
-"""What tensors hold: declared by who emits them, carried along by what only moves values, never guessed from a batch."""
+"""What tensors hold: declared by who emits them, kept by what only moves values, never guessed from a batch."""
 
 from typing import Literal
 

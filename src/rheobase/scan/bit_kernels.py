@@ -77,15 +77,19 @@ def pack(first, last, x, bits, other, inner, words, every, unsigned, one):  # ty
             zeros = equal64(x, base + 64 * w, unsigned, x.dtype.type(0))
             strange |= FULL ^ (ones | zeros)
             bits[word + w] = ones
-        if rest:
+        if rest and whole:  # the last 64 values, of which the word before has the first
+            ones = equal64(x, base + inner - 64, every, one)
+            zeros = equal64(x, base + inner - 64, unsigned, x.dtype.type(0))
+            strange |= FULL ^ (ones | zeros)
+            bits[word + whole] = ones >> np.uint64(64 - rest)
+        elif rest:
             ones = ZERO
             for k in range(rest):
-                value = x[base + 64 * whole + k]
-                if value == one:
+                if x[base + k] == one:
                     ones |= np.uint64(1) << np.uint64(k)
-                elif value & unsigned:
+                elif x[base + k] & unsigned:
                     strange = FULL
-            bits[word + whole] = ones
+            bits[word] = ones
     if strange != ZERO:
         other[0] = 1
 
@@ -98,7 +102,9 @@ def unpack(first, last, bits, x, inner, words, one):  # type: ignore[no-untyped-
         base, word = r * inner, r * words
         for w in range(whole):
             spread64(x, base + 64 * w, bits[word + w], one)
-        if rest:
-            last_word = bits[word + whole]
+        if rest and whole:
+            both = (bits[word + whole - 1] >> np.uint64(rest)) | (bits[word + whole] << np.uint64(64 - rest))
+            spread64(x, base + inner - 64, both, one)
+        elif rest:
             for k in range(rest):
-                x[base + 64 * whole + k] = one if (last_word >> np.uint64(k)) & np.uint64(1) else x.dtype.type(0)
+                x[base + k] = one if (bits[word] >> np.uint64(k)) & np.uint64(1) else x.dtype.type(0)
