@@ -58,7 +58,8 @@ class Blocks(nn.Sequential):
     emit spikes, else as it is. In backward a segment runs again on what it had: input, parameters, state of the
     surrounding `rb.call`, random numbers, training modes, autocast, engine; and on copies of its buffers, so that
     running statistics count a batch once. So what a block puts out must not depend on a buffer that it changes itself.
-    The gradient of a parameter that several segments share is summed by segment.
+    Two sums are added in another order: the gradient of a parameter that several segments share is summed by segment,
+    and that of a layer which runs twice in one autocast region in fp32, where torch adds in bf16.
 
     Args:
         blocks: as for nn.Sequential.
