@@ -159,6 +159,7 @@ def test_two_threads_may_pack_at_once():
     assert all(torch.equal(a, b) for a, b in zip(found, xs, strict=True))
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("shape", [(3, 5, 4, 4), (2, 65, 3, 3)])
 def test_the_operators_obey_torch(shape):
     """Schema, fake kernels and tracing, by torch's own checker."""
