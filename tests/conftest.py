@@ -5,6 +5,7 @@ from pathlib import Path
 # Threads that spin while they wait slow each other down many times over on a machine with other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import jaxtyping
 import pytest
 import torch
 
@@ -15,3 +16,12 @@ os.environ.setdefault("RHEOBASE_KERNELS", str(Path(tempfile.gettempdir()) / f"rh
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def untyped():
+    """Values of the wrong type reach the code itself, as they do outside of test runs with checked types."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

@@ -2,7 +2,22 @@
 
 from rheobase import models, neurons, nn
 from rheobase.nn import call, check, fuse, observe, stream
+from rheobase.nn.memory import memory
+from rheobase.nn.packing import packing
 from rheobase.scan import engine, step
 
 __version__ = "0.1.0"
-__all__ = ["call", "check", "engine", "fuse", "models", "neurons", "nn", "observe", "step", "stream"]
+__all__ = [
+    "call",
+    "check",
+    "engine",
+    "fuse",
+    "memory",
+    "models",
+    "neurons",
+    "nn",
+    "observe",
+    "packing",
+    "step",
+    "stream",
+]

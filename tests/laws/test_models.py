@@ -1,5 +1,6 @@
 """Laws of every registered model, on its tiny test variant where the real one is large."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -120,6 +121,51 @@ def test_layers_that_read_spikes_see_only_zero_and_one(model):
             assert torch.equal(x, x.round()), name
         else:
             assert not ((x == 0) | (x == 1)).all(), name
+
+
+def train_step(model, x):
+    """Output, gradients and buffers that a step of training leaves; the model stays as it was."""
+    model, x = copy.deepcopy(model), x.clone().requires_grad_()
+    y = model(x)
+    y.square().sum().backward()
+    return [y.detach(), x.grad, *(p.grad for p in model.parameters()), *model.buffers()]
+
+
+def equal(found, expected):
+    return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_packed_spikes_do_not_change_a_bit(model):
+    x = example(T=4, B=4) * 2
+    packed = train_step(model, x)
+    with rb.packing(False):
+        assert equal(packed, train_step(model, x))
+    assert packed[1].abs().sum() > 0
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_memory_in_bits_does_not_change_a_bit(model, autocast):
+    x = example(T=4, B=4) * 2
+    found, size = [], []
+    for mode in ("full", "bits"):
+        with rb.memory(mode), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            size.append(rb.nn.saved_bytes(copy.deepcopy(model), x))
+            found.append(train_step(model, x))
+    assert equal(*found)
+    assert size[1] < size[0] / 2
+
+
+def test_memory_in_bits_does_not_change_a_stream(model):
+    """States are handed over once, and gradients flow through them."""
+    x, found = example(T=4, B=4) * 2, []
+    for mode in ("full", "bits"):
+        streamed = copy.deepcopy(model)
+        with rb.memory(mode), rb.stream(streamed) as run:
+            y = torch.cat([run(x[:2]), run(x[2:])])
+        y.square().sum().backward()
+        states = [s for state in run.state.values() for s in state]
+        found.append([y, *states, *(p.grad for p in streamed.parameters()), *streamed.buffers()])
+    assert equal(*found)
 
 
 def test_engines_agree(model):

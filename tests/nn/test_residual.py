@@ -6,7 +6,8 @@ from torch import nn
 
 from rheobase.neurons import IF, LIF, IterativeLIF
 from rheobase.nn.norm import TdBN
-from rheobase.nn.residual import BLOCKS, Conv, emits, threshold_of
+from rheobase.nn.residual import BLOCKS, Conv, threshold_of
+from rheobase.nn.values import emits
 
 
 @pytest.fixture(autouse=True)

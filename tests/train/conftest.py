@@ -1,4 +1,3 @@
-import jaxtyping
 import pytest
 import torch
 
@@ -12,15 +11,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def untyped():
-    """Values of the wrong type reach the code itself, as they do outside of test runs with checked types."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture

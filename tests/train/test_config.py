@@ -12,7 +12,7 @@ def test_is_frozen():
 
 
 def test_survives_json(untyped):
-    config = TrainConfig(schedule="step", milestones=(2, 4), clip_norm=1.0, autocast="bf16")
+    config = TrainConfig(schedule="step", milestones=(2, 4), clip_norm=1.0, autocast="bf16", memory="bits")
     assert TrainConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
@@ -36,6 +36,7 @@ def test_survives_json(untyped):
         ({"tet_lambda": 1.5}, "tet_lambda is 1.5"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0"),
         ({"autocast": "fp16"}, "autocast is 'fp16'"),
+        ({"memory": "low"}, r"memory is 'low'; choose one of \('full', 'bits'\)"),
         ({"seed": -1}, "seed is -1"),
         ({"monitor": "f1"}, "monitor is 'f1'"),
         ({"patience": -1}, "patience is -1"),

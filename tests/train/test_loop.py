@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from rheobase.nn import Blocks, PerStep, recomputing
 from rheobase.train import (
     Batches,
     RunFolder,
@@ -296,6 +297,31 @@ def test_stopped_anywhere_and_resumed_is_bit_equal(new_run, settings):
         fit(model, TRAIN, VALIDATION, config, run, prepare=poisson, resume=True)
         assert_same_runs(whole, run)
         assert same(load_checkpoint(run).weights, model.state_dict())
+
+
+def test_memory_in_bits_trains_the_same_and_may_change_on_resuming(new_run):
+    """Dropout and running statistics included."""
+    seen = []
+
+    def blocks():
+        torch.manual_seed(3)
+        layers = [PerStep(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.3))) for _ in range(4)]
+        layers[0].register_forward_hook(lambda *_: seen.append(recomputing()))
+        return nn.Sequential(Blocks(*layers), PerStep(nn.Linear(4, 3)))
+
+    every = {**vars(SGD), "checkpoint_every_steps": 1}
+    full, bits = TrainConfig(**every), TrainConfig(**{**every, "memory": "bits"})
+    whole, other, run = new_run(), new_run(), new_run()
+    fit(blocks(), TRAIN, VALIDATION, full, whole, prepare=poisson)
+    assert not any(seen)
+    fit(blocks(), TRAIN, VALIDATION, bits, other, prepare=poisson)
+    assert sum(seen) == 12
+    assert_same_runs(whole, other)
+    for config, stop in ((bits, 3), (full, 6), (bits, 10)):
+        with pytest.raises(KeyboardInterrupt):
+            fit(blocks(), TRAIN, VALIDATION, config, run, prepare=poisson, on_step=stop_after(stop), resume=stop > 3)
+    fit(blocks(), TRAIN, VALIDATION, full, run, prepare=poisson, resume=True)
+    assert_same_runs(whole, run)
 
 
 def test_a_shuffling_data_loader_resumes_bit_equal(new_run):

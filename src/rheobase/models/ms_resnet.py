@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from rheobase.models.registry import register
 from rheobase.neurons import IterativeLIF, create_neuron
 from rheobase.nn.fuse import Sequential
+from rheobase.nn.memory import Blocks
 from rheobase.nn.norm import TdBN
-from rheobase.nn.residual import BLOCKS, Conv, MakeNeuron, Residual, Values, emits, threshold_of
+from rheobase.nn.residual import BLOCKS, Conv, MakeNeuron, Residual, threshold_of
 from rheobase.nn.time import PerStep
+from rheobase.nn.values import Values, emits
 
 
 class ResNet(nn.Module):
@@ -55,7 +57,7 @@ class ResNet(nn.Module):
         if block != "ms":
             self.stem.append(outer)
             reads = emits(outer)
-        self.body = nn.Sequential()
+        self.body = Blocks(reads=reads)
         for (c_in, _), (c_out, stride) in pairwise([(width, 1), *plan]):
             residual = BLOCKS[block](c_in, c_out, stride, make, reads, last_gamma)
             self.body.append(residual)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rheobase.neurons import Neuron
 from rheobase.nn.norm import TdBN
+from rheobase.nn.packing import pair
 from rheobase.scan.engine import resolve
 from rheobase.scan.norm import Normed
 
@@ -86,10 +87,13 @@ class NormNeuron(nn.Module):
 def fuse(model: Model) -> Model:
     """Let neighbours in every nn.Sequential of the model run as one; returns the model itself.
 
-    A norm and the neuron behind it become one kernel. Names, parameters, buffers and results stay: weights saved
+    A norm and the neuron behind it become one kernel; a plain convolution or linear layer behind an emitter of spikes
+    keeps its input packed (see `rheobase.nn.packing.pair`). Names, parameters, buffers and results stay: weights saved
     before are loaded after, and the other way round.
     """
-    for module in model.modules():
+    for module in list(model.modules()):
+        if isinstance(module, nn.Sequential):
+            pair(module)
         if type(module) is nn.Sequential:
             module.__class__ = Sequential
     return model

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rheobase.nn.memory import recomputing
 from rheobase.scan import Temporal
 
 
@@ -13,13 +14,15 @@ from rheobase.scan import Temporal
 def observe(model: nn.Module, see: Callable[[str, Temporal, Tensor], None]) -> Iterator[None]:
     """Inside, call `see(name, layer, output)` each time a `Temporal` layer of the model has run.
 
+    Not again when `rb.memory("bits")` runs a layer a second time, for its backward pass.
+
     Args:
         model: any module.
         see: gets the layer's qualified name, the layer, and its output `[T, B, ...]`.
     """
 
     def hook(name: str) -> Callable[..., None]:
-        return lambda layer, _, output: see(name, layer, output)
+        return lambda layer, _, output: None if recomputing() else see(name, layer, output)
 
     handles = [
         layer.register_forward_hook(hook(name)) for name, layer in model.named_modules() if isinstance(layer, Temporal)

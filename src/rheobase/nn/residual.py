@@ -10,17 +10,15 @@ Source: arXiv:2112.08954 (ms), arXiv:2011.05280 (vanilla, with the scale of its 
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from rheobase.nn.fuse import Sequential, run_with_sum
 from rheobase.nn.norm import TdBN
+from rheobase.nn.packing import Conv2d
 from rheobase.nn.time import PerStep
-
-Values = Literal["binary", "graded", "real"]
-"""What a tensor holds: {0, 1}, whole numbers (sums of spikes), or anything."""
+from rheobase.nn.values import Values, added, emits
 
 MakeNeuron = Callable[[], nn.Module]
 
@@ -32,12 +30,12 @@ class Conv(PerStep):
         c_in: input channels.
         c_out: output channels.
         kernel: side of the kernel, odd.
-        reads: what the input holds. A declaration: it is checked by who wants to know, not here.
+        reads: what the input holds. In training a "binary" one is checked, and kept for backward as bits.
         stride: of the convolution.
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: int, reads: Values, stride: int = 1) -> None:
-        super().__init__(nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False))
+        super().__init__(Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False, binary_input=reads == "binary"))
         self.reads: Values = reads
 
     def extra_repr(self) -> str:
@@ -57,11 +55,6 @@ class Residual(nn.Module):
         """Run the block."""
         y: Tensor = run_with_sum(self.branch, x, self.shortcut(x), self.after)
         return y
-
-
-def emits(module: nn.Module) -> Values:
-    """What the module declares to emit; "real" if it declares nothing."""
-    return getattr(module, "emits", "real")
 
 
 def threshold_of(neuron: nn.Module) -> float:
@@ -118,8 +111,7 @@ def sew_block(
         neuron2=second,
     )
     shortcut = _shortcut(c_in, c_out, stride, reads, threshold_of(second), neuron=neuron)
-    skipped = emits(shortcut[-1]) if isinstance(shortcut, nn.Sequential) else reads
-    out: Values = "real" if "real" in (skipped, emits(second)) else "graded"
+    out = added(emits(shortcut, reads), emits(second))
     return Residual(Sequential(branch), shortcut, nn.Identity(), out)
 
 

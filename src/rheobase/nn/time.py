@@ -26,11 +26,6 @@ class PerStep(nn.Module):
         super().__init__()
         self.module = module
 
-    @property
-    def emits(self) -> str:
-        """What comes out, as the inner module declares it; "real" if it does not."""
-        return str(getattr(self.module, "emits", "real"))
-
     def forward(self, x: Tensor) -> Tensor:
         """Apply the module to every step of x `[T, B, ...]`.
 

@@ -12,18 +12,25 @@ _chosen: str | None = os.environ.get("RHEOBASE_ENGINE") or None  # a plain globa
 _warned: set[str] = set()
 
 
+def chosen() -> str | None:
+    """The engine that `engine` or `RHEOBASE_ENGINE` named; None: the device decides."""
+    return _chosen
+
+
 @contextmanager
-def engine(name: str) -> Iterator[None]:
+def engine(name: str | None) -> Iterator[None]:
     """Run every scan of the process on one engine while inside; outside, `RHEOBASE_ENGINE` or the device decides.
 
     Args:
-        name: "reference" (the plain step in a loop: any device, double backward) or "cpu" (fused).
+        name: "reference" (the plain step in a loop: any device, double backward) or "cpu" (fused); None lets the device
+            decide.
 
     Raises:
         ValueError: no such engine, or it cannot run here.
     """
     global _chosen
-    _check(name)
+    if name is not None:
+        _check(name)
     before, _chosen = _chosen, name
     try:
         yield

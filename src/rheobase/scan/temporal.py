@@ -32,6 +32,21 @@ class Call:
 _active: ContextVar[Call | None] = ContextVar("rheobase_call", default=None)
 
 
+def active() -> Call | None:
+    """The surrounding call with state, if there is one."""
+    return _active.get()
+
+
+@contextmanager
+def within(call: Call | None) -> Iterator[None]:
+    """Make `call` the surrounding one; None: modules inside start from rest."""
+    token = _active.set(call)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
 class Temporal(nn.Module):
     """A module with state over time. Subclasses write `sequence`; calling the module starts from rest.
 
@@ -46,7 +61,7 @@ class Temporal(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """Run the sequence x `[T, B, ...]`, from rest or from the state of the surrounding call."""
-        call = None if torch.compiler.is_compiling() else _active.get()
+        call = None if torch.compiler.is_compiling() else active()
         if call is None:
             return self.sequence(x, None)[0]
         key = call.key(self)
@@ -68,11 +83,8 @@ def calling(model: nn.Module, state: ModelState) -> Iterator[Call]:
             handed its state over, as in a compiled model.
     """
     call = Call({module: name for name, module in model.named_modules()}, state)
-    token = _active.set(call)
-    try:
+    with within(call):
         yield call
-    finally:
-        _active.reset(token)
     if not call.after and any(isinstance(module, Temporal) for module in call.names):
         raise ValueError(
             f"{type(model).__name__} has temporal modules but none handed its state over; a compiled model cannot be "

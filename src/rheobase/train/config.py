@@ -25,6 +25,8 @@ class TrainConfig:
         tet_target: value that term pulls the logits to.
         clip_norm: largest allowed 2-norm of all gradients together; None leaves them alone.
         autocast: "bf16" runs the model under torch.autocast; the loss stays in float32.
+        memory: "full" keeps what backward needs; "bits" keeps the inputs of segments of the model's `Blocks`, spikes as
+            bits, and computes the rest again: equal bits, less memory, more time.
         seed: of dropout, encoders and whatever else draws from the global generators.
         monitor: what makes a validation "best", and what `patience` watches.
         patience: stop after this many epochs without a better validation; 0 never stops early.
@@ -51,6 +53,7 @@ class TrainConfig:
     tet_target: float = 1.0
     clip_norm: float | None = None
     autocast: Literal["bf16"] | None = None
+    memory: Literal["full", "bits"] = "full"
     seed: int = 0
     monitor: Literal["accuracy", "loss"] = "accuracy"
     patience: int = 0
@@ -64,6 +67,7 @@ class TrainConfig:
             "schedule": ("cosine", "constant", "step"),
             "loss": ("cross_entropy", "tet"),
             "autocast": ("bf16", None),
+            "memory": ("full", "bits"),
             "monitor": ("accuracy", "loss"),
             "device": ("auto", "cpu", "cuda"),
         }

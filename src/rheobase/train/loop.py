@@ -289,7 +289,7 @@ class _Training:
 
     def _settings(self) -> dict[str, Any]:
         """What must be the same when a run is resumed."""
-        free = {"device", "checkpoint_every_steps"}
+        free = {"device", "checkpoint_every_steps", "memory"}
         settings = {name: value for name, value in asdict(self.config).items() if name not in free}
         return settings | {"batches per epoch": self.per_epoch}
 

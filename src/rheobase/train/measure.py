@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rheobase.nn.memory import memory
 from rheobase.train.config import TrainConfig
 from rheobase.train.loss import loss
 
@@ -101,7 +102,8 @@ class Forward:
     def __call__(self, batch: Batch, where: str, *key: int | str) -> Outcome:
         """Run a batch; `where` names it in errors, and the encoder's generator is seeded from (seed, *key)."""
         x, y = self._input(batch, where, *key)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16"):
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16")
+        with autocast, memory(self.config.memory):
             logits = self.model(x)
         _check_output(logits, y, where)
         y = y.to(self.device).long()

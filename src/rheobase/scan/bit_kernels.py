@@ -1,0 +1,110 @@
+"""numba kernels that pack floats in {0, 1} into words of 64 bits, and back.
+
+Compiled and cached like the generated kernels, see `run_cpu`. Floats come as unsigned integers of their width, so that
+one kernel serves every format: a value is 1 if its bits are those of 1, and 0 if they are zero but for the sign. Rows
+hold `inner` values, and `words` words of 64 of them; bit k of word w is value 64 w + k.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+CACHE: bool
+"""Whether to keep the machine code beside this file; set by who runs it."""
+OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": False, "cache": CACHE}
+FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
+ZERO = np.uint64(0)
+
+
+def _vector(context: Any, builder: Any, array: Any, index: Any, data: Any) -> Any:
+    """Pointer to 64 values of an array from `index` on, and their type."""
+    lane = context.get_value_type(array.dtype)
+    kind = ir.VectorType(lane, 64)
+    where = builder.gep(context.make_array(array)(context, builder, data).data, [index])
+    return builder.bitcast(where, kind.as_pointer()), kind
+
+
+def _splat(kind: Any, value: Any, builder: Any) -> Any:
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+    return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), lanes)
+
+
+@intrinsic
+def equal64(typing: Any, array: Any, index: Any, mask: Any, value: Any) -> Any:  # noqa: ARG001
+    """A word whose bit k says whether `array[index + k] & mask == value`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, (data, index, mask, value) = signature.args[0], arguments
+        where, kind = _vector(context, builder, array, index, data)
+        x = builder.load(where, align=array.dtype.bitwidth // 8)
+        found = builder.icmp_unsigned("==", builder.and_(x, _splat(kind, mask, builder)), _splat(kind, value, builder))
+        return builder.bitcast(found, ir.IntType(64))
+
+    return types.uint64(array, types.intp, array.dtype, array.dtype), generate
+
+
+@intrinsic
+def spread64(typing: Any, array: Any, index: Any, word: Any, value: Any) -> Any:  # noqa: ARG001
+    """`array[index + k] = value if bit k of word else 0` for all 64 bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, (data, index, word, value) = signature.args[0], arguments
+        where, kind = _vector(context, builder, array, index, data)
+        chosen = builder.bitcast(word, ir.VectorType(ir.IntType(1), 64))
+        x = builder.select(chosen, _splat(kind, value, builder), ir.Constant(kind, None))
+        builder.store(x, where, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.uint64, array.dtype), generate
+
+
+@njit(**OPTIONS)
+def pack(first, last, x, bits, other, inner, words, every, unsigned, one):  # type: ignore[no-untyped-def]
+    """Pack rows first <= r < last of x into bits; other[0] becomes 1 if a value is neither 0 nor 1.
+
+    `every` has all bits set, `unsigned` all but the sign, and `one` is the number 1, all in x's format.
+    """
+    strange = ZERO
+    whole, rest = inner // 64, inner % 64
+    for r in range(first, last):
+        base, word = r * inner, r * words
+        for w in range(whole):
+            ones = equal64(x, base + 64 * w, every, one)
+            zeros = equal64(x, base + 64 * w, unsigned, x.dtype.type(0))
+            strange |= FULL ^ (ones | zeros)
+            bits[word + w] = ones
+        if rest and whole:  # the last 64 values, of which the word before has the first
+            ones = equal64(x, base + inner - 64, every, one)
+            zeros = equal64(x, base + inner - 64, unsigned, x.dtype.type(0))
+            strange |= FULL ^ (ones | zeros)
+            bits[word + whole] = ones >> np.uint64(64 - rest)
+        elif rest:
+            ones = ZERO
+            for k in range(rest):
+                if x[base + k] == one:
+                    ones |= np.uint64(1) << np.uint64(k)
+                elif x[base + k] & unsigned:
+                    strange = FULL
+            bits[word] = ones
+    if strange != ZERO:
+        other[0] = 1
+
+
+@njit(**OPTIONS)
+def unpack(first, last, bits, x, inner, words, one):  # type: ignore[no-untyped-def]
+    """Write rows first <= r < last of x from bits; the arguments are those of `pack`."""
+    whole, rest = inner // 64, inner % 64
+    for r in range(first, last):
+        base, word = r * inner, r * words
+        for w in range(whole):
+            spread64(x, base + 64 * w, bits[word + w], one)
+        if rest and whole:
+            both = (bits[word + whole - 1] >> np.uint64(rest)) | (bits[word + whole] << np.uint64(64 - rest))
+            spread64(x, base + inner - 64, both, one)
+        elif rest:
+            for k in range(rest):
+                x[base + k] = one if (bits[word] >> np.uint64(k)) & np.uint64(1) else x.dtype.type(0)

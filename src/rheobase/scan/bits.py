@@ -1,0 +1,200 @@
+"""`rheobase::pack` and `rheobase::unpack`: spikes in {0, 1} as bits, 32 times smaller than fp32.
+
+The layout: bits run along memory. A row is the innermost axis of memory (the channels in channels-last); where that has
+fewer than 64 values the next axes join it until it has. Rows are padded with zeros to words of 64, and bit k of word w
+is value 64 w + k of the row. A tensor of bits is int64 `[rows, words]`.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from rheobase.scan import run_cpu
+from rheobase.scan.pool import run_blocks
+
+_library = torch.library.Library("rheobase", "FRAGMENT")
+_library.define("pack(Tensor x) -> Tensor")
+_library.define("unpack(Tensor bits, SymInt[] shape, SymInt[] stride, ScalarType dtype) -> Tensor")
+
+_WORDS_A_BLOCK = 512
+_WORD_US = 0.025
+"""Microseconds that a word takes to pack or unpack, roughly, to decide whether a job is worth a second thread."""
+
+
+def dense_stride(x: Tensor) -> tuple[int, ...]:
+    """The strides in which `unpack` gives x back: x's own if it lies densely in memory, else those of its copy."""
+    return torch.empty_like(x, device="meta").stride()
+
+
+def pack(x: Float[Tensor, "*shape"]) -> Int64[Tensor, "rows words"]:
+    """Spikes as bits, in x's memory order (-0 counts as 0).
+
+    Raises:
+        ValueError: x is not floating point, or holds a value that is neither 0 nor 1 (the message names the first).
+    """
+    bits: Tensor = _pack_op(x)
+    return bits
+
+
+def unpack(
+    bits: Int64[Tensor, "rows words"], shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype
+) -> Float[Tensor, "*shape"]:
+    """What was packed: `unpack(pack(x), x.shape, dense_stride(x), x.dtype)` equals x and lies in memory as x does.
+
+    Raises:
+        ValueError: the bits are not those of such a tensor.
+    """
+    x: Tensor = _unpack_op(bits, shape, stride, dtype)
+    return x
+
+
+def _rows(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, int]:
+    """How many rows of bits a dense tensor has, and how many values each."""
+    order = sorted((k for k, size in enumerate(shape) if size != 1), key=lambda k: stride[k])
+    count = inner = 1
+    for k in order:
+        if inner < 64:
+            inner *= shape[k]
+        else:
+            count *= shape[k]
+    return count, inner
+
+
+def _pack(x: Tensor) -> Tensor:
+    _check(x)
+    dense = _dense(x)
+    rows, inner = _rows(dense.shape, dense.stride())
+    if not x.numel():
+        return torch.empty(rows, -(-inner // 64), dtype=torch.int64, device=x.device)
+    flat = dense.as_strided((rows, inner), (inner, 1))
+    if x.device.type == "cpu":
+        bits, fine = _pack_cpu(flat)
+    else:
+        bits, fine = _pack_torch(flat)
+    if not fine:
+        raise _strange(x)
+    return bits
+
+
+def _unpack(bits: Tensor, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
+    rows, inner = _rows(shape, stride)
+    if bits.dtype != torch.int64 or bits.shape != (rows, -(-inner // 64)):
+        raise ValueError(
+            f"unpack: bits are {bits.dtype} {tuple(bits.shape)}; a tensor of shape {tuple(shape)} and stride "
+            f"{tuple(stride)} has int64 {(rows, -(-inner // 64))}; pass the shape and dense_stride of what was packed"
+        )
+    x = torch.empty_strided(shape, stride, dtype=dtype, device=bits.device)
+    if x.numel():
+        (_unpack_cpu if x.device.type == "cpu" else _unpack_torch)(bits, x.as_strided((rows, inner), (inner, 1)))
+    return x
+
+
+def _check(x: Tensor) -> None:
+    if not x.is_floating_point() or x.element_size() == 1:
+        raise ValueError(f"pack: x is {x.dtype}; expected float16, bfloat16, float32 or float64")
+
+
+def _dense(x: Tensor) -> Tensor:
+    stride = dense_stride(x)
+    return x if x.stride() == stride else x.new_empty_strided(x.shape, stride).copy_(x)
+
+
+def _strange(x: Tensor) -> ValueError:
+    where = ((x != 0) & (x != 1)).nonzero()
+    first = tuple(where[0].tolist())
+    return ValueError(
+        f"pack: x{list(first)} is {x[first].item():.6g}, and {len(where)} of {x.numel()} values are neither 0 nor 1; "
+        f"only a layer that reads spikes may be declared binary: build it without binary_input"
+    )
+
+
+_SHIFTS = [1 << k for k in range(8)]
+
+
+def _pack_torch(flat: Tensor) -> tuple[Tensor, bool]:
+    ones = flat == 1
+    fine = bool((ones | (flat == 0)).all())
+    rows, inner = flat.shape
+    padded = torch.nn.functional.pad(ones.view(torch.uint8), (0, -inner % 64))
+    weights = torch.tensor(_SHIFTS, dtype=torch.uint8, device=flat.device)
+    eights = (padded.view(rows, -1, 8) * weights).sum(-1, dtype=torch.uint8)
+    return eights.view(torch.int64), fine
+
+
+def _unpack_torch(bits: Tensor, flat: Tensor) -> None:
+    weights = torch.tensor(_SHIFTS, dtype=torch.uint8, device=bits.device)
+    ones = (bits.view(torch.uint8).unsqueeze(-1) & weights) != 0
+    flat.copy_(ones.flatten(1)[:, : flat.shape[1]])
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> Any:
+    return run_cpu._module(Path(__file__).with_name("bit_kernels.py").read_text())
+
+
+_UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
+_SIGNED = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _numbers(x: Tensor) -> Any:
+    """The memory of a contiguous tensor as unsigned integers."""
+    width = x.element_size()
+    return x.detach().view(-1).view(_SIGNED[width]).numpy().view(_UNSIGNED[width])
+
+
+def _blocks(rows: int, inner: int) -> tuple[int, int, int, int]:
+    """(rows, values in a row, rows in a block, blocks); rows of whole words are cut into one word each."""
+    if inner % 64 == 0:
+        rows, inner = rows * (inner // 64), 64
+    block = max(1, _WORDS_A_BLOCK // -(-inner // 64))
+    return rows, inner, block, -(-rows // block)
+
+
+def _pack_cpu(flat: Tensor) -> tuple[Tensor, bool]:
+    bits = torch.empty(flat.shape[0], -(-flat.shape[1] // 64), dtype=torch.int64)
+    rows, inner, block, blocks = _blocks(*flat.shape)
+    x, words, other = _numbers(flat), -(-inner // 64), np.zeros(1, np.uint8)
+    one = _numbers(torch.ones(1, dtype=flat.dtype))[0]
+    every = ~x.dtype.type(0)
+    constants = (inner, words, every, every >> x.dtype.type(1), one)
+    target, pack = _numbers(bits), _kernels().pack
+    run_blocks(
+        lambda lo, hi: pack(lo * block, min(rows, hi * block), x, target, other, *constants),
+        blocks,
+        bits.numel() * _WORD_US,
+    )
+    return bits, not other[0]
+
+
+def _unpack_cpu(bits: Tensor, flat: Tensor) -> None:
+    rows, inner, block, blocks = _blocks(*flat.shape)
+    one = _numbers(torch.ones(1, dtype=flat.dtype))[0]
+    source, target, unpack = _numbers(bits.contiguous()), _numbers(flat), _kernels().unpack
+    run_blocks(
+        lambda lo, hi: unpack(lo * block, min(rows, hi * block), source, target, inner, -(-inner // 64), one),
+        blocks,
+        bits.numel() * _WORD_US,
+    )
+
+
+def _pack_fake(x: Tensor) -> Tensor:
+    _check(x)
+    rows, inner = _rows(x.shape, dense_stride(x))
+    return torch.empty(rows, -(-inner // 64), dtype=torch.int64, device=x.device)
+
+
+def _unpack_fake(bits: Tensor, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return torch.empty_strided(shape, stride, dtype=dtype, device=bits.device)
+
+
+_library.impl("pack", _pack, "CompositeExplicitAutograd")
+_library.impl("unpack", _unpack, "CompositeExplicitAutograd")
+torch.library.register_fake("rheobase::pack", _pack_fake, lib=_library)
+torch.library.register_fake("rheobase::unpack", _unpack_fake, lib=_library)
+_pack_op, _unpack_op = torch.ops.rheobase.pack.default, torch.ops.rheobase.unpack.default
