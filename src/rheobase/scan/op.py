@@ -186,17 +186,8 @@ class Scan:
             ValueError: shapes, dtypes or names that do not fit.
         """
         inputs = [x] if isinstance(x, Tensor) else list(x)
-        self._check(inputs, params)
-        membrane = _membrane(inputs[0].dtype)
-        device = inputs[0].device
-        values = {
-            name: v.to(membrane) if isinstance(v, Tensor) else torch.tensor(v, dtype=membrane, device=device)
-            for name, v in ((name, params[name]) for name in self.params)
-        }
-        if state is None:
-            state = self.rest(values, inputs[0].shape[1:], membrane, device)
-        else:
-            state = self._given(state, inputs[0].shape[1:], membrane)
+        values, state = self.prepare(inputs, state, params)
+        membrane, device = _membrane(inputs[0].dtype), inputs[0].device
         engine = resolve(device)
         if engine == "reference":
             outputs, last = reference.run(self.step, inputs, state, values, self.constants)
@@ -207,6 +198,20 @@ class Scan:
             split = len(found) - len(state)
             outputs, last = tuple(found[:split]), tuple(found[split:])
         return (outputs[0] if len(outputs) == 1 else outputs), last
+
+    def prepare(
+        self, inputs: Sequence[Tensor], state: State | None, params: Mapping[str, Tensor | float]
+    ) -> tuple[dict[str, Tensor], State]:
+        """Check the arguments of a call and cast them: parameters and initial state in the membrane's format."""
+        self._check(inputs, params)
+        membrane, device, shape = _membrane(inputs[0].dtype), inputs[0].device, inputs[0].shape[1:]
+        values = {
+            name: v.to(membrane) if isinstance(v, Tensor) else torch.tensor(v, dtype=membrane, device=device)
+            for name, v in ((name, params[name]) for name in self.params)
+        }
+        if state is None:
+            return values, self.rest(values, shape, membrane, device)
+        return values, self._given(state, shape, membrane)
 
     def rest(self, params: Mapping[str, Tensor], shape: torch.Size, dtype: torch.dtype, device: torch.device) -> State:
         """State before the first step: 0-d where it is one number that needs no gradient, else of the given shape."""
