@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -113,7 +114,7 @@ def test_the_width_falls_over_a_quarter_of_the_epochs():
     found = [delay_sigma(e, 40, 25) for e in range(40)]
     assert found[0] == 12.5
     assert found[10:] == [0.5] * 30
-    ratios = [b / a for a, b in zip(found[:10], found[1:11], strict=True)]
+    ratios = [b / a for a, b in pairwise(found[:11])]
     assert ratios == pytest.approx([(0.5 / 12.5) ** 0.1] * 10)
     assert delay_sigma(5, 10, 25, last=0.23, share=1.0) == pytest.approx(math.sqrt(12.5 * 0.23))
     assert delay_sigma(0, 10, 1) == 0.5
@@ -132,7 +133,7 @@ def test_sharpen_sets_every_layer():
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="max_delay is 0; expected at least 1"):
         Delay(3, 0)
-    with pytest.raises(ValueError, match="sigma is 0.0; expected above 0"):
+    with pytest.raises(ValueError, match=r"sigma is 0\.0; expected above 0"):
         DelayedLinear(3, 2, 4, sigma=0.0)
     with pytest.raises(ValueError, match=r"shape \(5, 2, 4\); expected .* with c_in = 3"):
         DelayedLinear(3, 2, 4)(torch.zeros(5, 2, 4))
