@@ -7,7 +7,7 @@ import rheobase as rb
 from rheobase.neurons import LIF, NEURONS, Neuron, Sigmoid, Smooth, create_neuron
 from rheobase.nn import DelayedLinear, Recurrent, Temporal
 
-STEPWISE = sorted(name for name, entry in NEURONS.items() if entry.streamable and entry.causal)
+STEPWISE = sorted(name for name, entry in NEURONS.items() if entry.streamable and not entry.stochastic)
 
 
 def everything(net, x, state, engine):

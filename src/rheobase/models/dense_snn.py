@@ -34,8 +34,8 @@ class DenseSNN(nn.Module):
     """Hidden layers of weights, norm and neuron, then one layer of weights: `[T, B, C]` to logits `[T, B, K]`.
 
     - "feedforward": what a layer remembers, its neurons remember.
-    - "recurrent": each hidden layer feeds its spikes back to itself through a matrix without bias; the norm is on the
-      feed-forward current alone.
+    - "recurrent": each hidden layer feeds its spikes back to itself through a matrix without bias, orthogonal at the
+      start; the norm is on the feed-forward current alone.
     - "delay": every synapse, the last layer's too, has a learned delay; in training call `rb.nn.sharpen` every epoch.
 
     Args:
@@ -74,7 +74,8 @@ class DenseSNN(nn.Module):
                 return DelayedLinear(c_in, c_out, max_delay, bias=bias)
             return Dense(c_in, c_out, reads, bias)
 
-        layers, width, reads = [], in_channels, "real"
+        layers, width = [], in_channels
+        reads: Values = "real"
         for size in hidden:
             cell = make()
             layer = [weights(width, size, reads), TdBN(size, threshold_of(cell)), cell]
@@ -98,7 +99,9 @@ class DenseSNN(nn.Module):
 def _fed_back(neuron: nn.Module, size: int) -> Recurrent:
     if not isinstance(neuron, Temporal):
         raise ValueError(f"DenseSNN: {type(neuron).__name__} has no steps to feed back; take a neuron of rb.neurons")
-    return Recurrent(neuron, nn.Linear(size, size, bias=False))
+    feedback = nn.Linear(size, size, bias=False)
+    nn.init.orthogonal_(feedback.weight)
+    return Recurrent(neuron, feedback)
 
 
 def _features(in_channels: int = 700, **_: object) -> tuple[int, ...]:

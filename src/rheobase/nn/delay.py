@@ -114,7 +114,7 @@ class DelayedLinear(_Delayed):
         self.c_in, self.c_out = c_in, c_out
         linear = nn.Linear(c_in, c_out, bias)
         self.weight = linear.weight
-        self.register_parameter("bias", linear.bias)
+        self.bias: nn.Parameter | None = linear.bias
 
     def sequence(self, x: Any, state: tuple[Tensor, ...] | None) -> tuple[Any, tuple[Tensor, ...]]:
         """Run x `[T, B, ..., c_in]` from the last inputs (None: zeros)."""
