@@ -55,7 +55,10 @@ def test_every_verb_has_help_and_a_line_in_the_docs(verb, capsys):
 
 PAGES = [
     "README.md",
-    *(f"docs/{page}.md" for page in ("tutorials/digits", "tutorials/neuron", "howto/stream", "howto/data")),
+    *(
+        f"docs/{page}.md"
+        for page in ("tutorials/digits", "tutorials/neuron", "howto/stream", "howto/order", "howto/data")
+    ),
 ]
 
 

@@ -42,7 +42,7 @@ def learned(kind, steps=120):
     optimizer = torch.optim.Adam([{"params": others, "lr": 0.01}, {"params": delays, "lr": 0.1}])
     for step in range(steps):
         if delays:
-            rb.nn.sharpen(model, step, steps, share=0.8)
+            rb.nn.sharpen(model, step, steps, last=0.1, share=0.5)
         x, y = order(128)
         loss = F.cross_entropy(model(x).mean(0), y)
         optimizer.zero_grad()
