@@ -95,15 +95,13 @@ class _Scan(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         x, state, params = _grouped(tensors, sizes)
-        return tuple(_below_autograd(step, x, state, params, engine))
+        return tuple(run_forward(step, x, state, params, engine))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         wanted = [bool(want) for want in ctx.needs_input_grad[3:]]
         x, state, params = _grouped(ctx.saved_tensors, ctx.sizes)
-        direct = _is_plain(x[0]) and not torch.is_grad_enabled()
-        run = _scan_backward if direct else _op_backward
-        found = iter(run(ctx.step, x, state, params, list(grads), wanted, ctx.engine))
+        found = iter(run_backward(ctx.step, x, state, params, list(grads), wanted, ctx.engine))
         return (None, None, None, *(next(found) if want else None for want in wanted))
 
 
@@ -112,13 +110,28 @@ def _grouped(tensors: Sequence[Tensor], sizes: tuple[int, int]) -> tuple[list[Te
     return list(tensors[:a]), list(tensors[a:b]), list(tensors[b:])
 
 
+def run_backward(
+    step: str,
+    x: list[Tensor],
+    state: list[Tensor],
+    params: list[Tensor],
+    grads: list[Tensor | None],
+    wanted: list[bool],
+    engine: str,
+) -> list[Tensor]:
+    """The wanted gradients; past the dispatcher where nobody watches."""
+    run = _scan_backward if _is_plain(x[0]) and not torch.is_grad_enabled() else _op_backward
+    return run(step, x, state, params, grads, wanted, engine)
+
+
 def _scan_autograd(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*x, *state, *params)):
         return list(_Scan.apply(step, engine, (len(x), len(state)), *x, *state, *params))
-    return _below_autograd(step, x, state, params, engine)
+    return run_forward(step, x, state, params, engine)
 
 
-def _below_autograd(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
+def run_forward(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
+    """Outputs and final states, without a graph; past the dispatcher where nobody watches."""
     if _is_plain(x[0]):
         return _scan(step, x, state, params, engine)
     with torch._C._AutoDispatchBelowAutograd():

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from rheobase.scan.engine import resolve
 from rheobase.scan.ir import parse
-from rheobase.scan.op import Scan
+from rheobase.scan.op import Scan, run_backward, run_forward
 from rheobase.scan.trace import State
 
 
@@ -32,7 +32,7 @@ class _Recurrence(torch.autograd.Function):
         rows, s = [], last
         for t in range(x.shape[0]):
             torch.add(x[t], F.linear(s, weight, bias), out=currents[t])
-            y, *state = torch.ops.rheobase.scan.default(text, [currents[t : t + 1]], state, params, engine)
+            y, *state = run_forward(text, [currents[t : t + 1]], state, params, engine)
             rows.append(y)
             s = y[0]
         ctx.text, ctx.engine, ctx.n_state = text, engine, n_state
@@ -72,7 +72,7 @@ def _backward(
     wants_x, wants_last, wants_weight, wants_bias, *wants = ctx.needs_input_grad[3:]
     first, params = [s.expand(currents.shape[1:]) for s in tensors[:n_state]], tensors[n_state:]
     exact = torch.promote_types(currents.dtype, torch.float32)
-    outputs = torch.ops.rheobase.scan.default(_with_states(text), [currents.to(exact)], first, params, engine)
+    outputs = run_forward(_with_states(text), [currents.to(exact)], first, params, engine)
     spikes = torch.cat([last.unsqueeze(0), outputs[0][:-1].to(currents.dtype)])
     after = [s.unbind(0) for s in outputs[1 : 1 + n_state]]
     before = [first, *([s[t] for s in after] for t in range(len(currents) - 1))]
@@ -86,15 +86,13 @@ def _backward(
         if t + 1 < len(steps):
             total_rows[t].addmm_(found_rows[t + 1], weight)
         cotangents = [total[t : t + 1], *grad_state]
-        grad, *grad_state = torch.ops.rheobase.scan_backward.default(
-            text, [steps[t]], before[t], params, cotangents, wanted, engine
-        )
-        found[t] = grad[0]
+        grad, *earlier = run_backward(text, [steps[t]], before[t], params, cotangents, wanted, engine)
+        found[t], grad_state = grad[0], [*earlier]
 
     rows = found.flatten(0, -2)
     of_params: list[Tensor] = []
     if any(wants[n_state:]):
-        of_params = torch.ops.rheobase.scan_backward.default(
+        of_params = run_backward(
             text, [currents], first, params, [total, *grad_last], [False] * (1 + n_state) + wants[n_state:], engine
         )
     by_param = iter(of_params)
