@@ -57,7 +57,10 @@ PAGES = [
     "README.md",
     *(
         f"docs/{page}.md"
-        for page in ("tutorials/digits", "tutorials/neuron", "howto/stream", "howto/memory", "howto/data")
+        for page in (
+            *("tutorials/digits", "tutorials/neuron"),
+            *("howto/stream", "howto/order", "howto/memory", "howto/data"),
+        )
     ),
 ]
 

@@ -8,40 +8,47 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import rheobase as rb
-from rheobase.models import create_model, list_models
+from rheobase.models import MODELS, create_model, list_models
 from rheobase.neurons import NEURONS, create_neuron
 
 TINY = list_models("test_*")
 
 
-def example(T=3, B=2, channels=3, size=8):
-    return torch.randn(T, B, channels, size, size)
-
-
 @pytest.fixture(params=TINY)
-def model(request):
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def model(name):
     torch.manual_seed(1)
-    return create_model(request.param)
+    return create_model(name)
 
 
-def settled(model):
+@pytest.fixture
+def example(name):
+    """Makes input for the model: `example(T=3, B=2)`."""
+    return lambda T=3, B=2: torch.randn(T, B, *MODELS[name].example())
+
+
+def settled(model, example):
     """The model in eval mode with running statistics that have seen data."""
     for _ in range(3):
         model(example(B=8))
     return model.eval()
 
 
-def test_per_step_logits_that_are_finite(model):
+def test_per_step_logits_that_are_finite(model, example):
     y = model(example())
     assert y.shape == (3, 2, 10)
     assert y.isfinite().all()
 
 
-def test_one_step_works(model):
+def test_one_step_works(model, example):
     assert model(example(T=1)).shape == (1, 2, 10)
 
 
-def test_every_parameter_learns(model):
+def test_every_parameter_learns(model, example):
     """Two steps of training: a branch that starts at zero passes a gradient from the second on."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):
@@ -52,9 +59,9 @@ def test_every_parameter_learns(model):
     assert silent == []
 
 
-def test_saving_and_loading_is_the_identity(model, tmp_path):
+def test_saving_and_loading_is_the_identity(model, example, tmp_path):
     x = example()
-    settled(model)
+    settled(model, example)
     before = model(x)
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
     with torch.no_grad():
@@ -65,9 +72,9 @@ def test_saving_and_loading_is_the_identity(model, tmp_path):
     assert torch.equal(model(x), before)
 
 
-def test_chunks_give_the_whole_exactly(model):
+def test_chunks_give_the_whole_exactly(model, example):
     """One step at a time, any chunking gives equal bits."""
-    settled(model)
+    settled(model, example)
     x = example(T=5)
     with torch.no_grad():
         with rb.stream(model, exact=True) as run:
@@ -77,8 +84,8 @@ def test_chunks_give_the_whole_exactly(model):
     assert torch.equal(whole, halves)
 
 
-def test_chunks_give_the_whole_in_double_precision(model):
-    settled(model).double()
+def test_chunks_give_the_whole_in_double_precision(model, example):
+    settled(model, example).double()
     x = example(T=5).double()
     with torch.no_grad():
         with rb.stream(model) as run:
@@ -86,8 +93,8 @@ def test_chunks_give_the_whole_in_double_precision(model):
         torch.testing.assert_close(halves, model(x))
 
 
-def test_the_future_does_not_change_the_past(model):
-    settled(model)
+def test_the_future_does_not_change_the_past(model, example):
+    settled(model, example)
     x = example(T=4)
     other = x.clone()
     other[2:] += 1
@@ -95,21 +102,23 @@ def test_the_future_does_not_change_the_past(model):
         assert torch.equal(model(x)[:2], model(other)[:2])
 
 
-def test_permuting_the_batch_permutes_the_output(model):
-    settled(model).double()
+def test_permuting_the_batch_permutes_the_output(model, example):
+    settled(model, example).double()
     x = example(B=4).double()
     order = torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
         torch.testing.assert_close(model(x)[:, order], model(x[:, order]))
 
 
-def test_layers_that_read_spikes_see_only_zero_and_one(model):
+def test_layers_that_read_spikes_see_only_zero_and_one(model, example):
     seen = {}
 
     def look(layer, inputs, _):
         seen[names[layer]] = (layer.reads, inputs[0])
 
     names = {module: name for name, module in model.named_modules() if hasattr(module, "reads")}
+    if not names:
+        pytest.skip("no layer of it declares what it reads")
     for layer in names:
         layer.register_forward_hook(look)
     model(example(T=4, B=4) * 2)
@@ -135,7 +144,7 @@ def equal(found, expected):
     return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_packed_spikes_do_not_change_a_bit(model):
+def test_packed_spikes_do_not_change_a_bit(model, example):
     x = example(T=4, B=4) * 2
     packed = train_step(model, x)
     with rb.packing(False):
@@ -144,7 +153,7 @@ def test_packed_spikes_do_not_change_a_bit(model):
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_memory_in_bits_does_not_change_a_bit(model, autocast):
+def test_memory_in_bits_does_not_change_a_bit(model, example, autocast):
     x = example(T=4, B=4) * 2
     found, size = [], []
     for mode in ("full", "bits"):
@@ -152,10 +161,11 @@ def test_memory_in_bits_does_not_change_a_bit(model, autocast):
             size.append(rb.nn.saved_bytes(copy.deepcopy(model), x))
             found.append(train_step(model, x))
     assert equal(*found)
-    assert size[1] < size[0] / 2
+    if any(isinstance(module, rb.nn.Blocks) for module in model.modules()):
+        assert size[1] < size[0] / 2
 
 
-def test_memory_in_bits_does_not_change_a_stream(model):
+def test_memory_in_bits_does_not_change_a_stream(model, example):
     """States are handed over once, and gradients flow through them."""
     x, found = example(T=4, B=4) * 2, []
     for mode in ("full", "bits"):
@@ -168,27 +178,27 @@ def test_memory_in_bits_does_not_change_a_stream(model):
     assert equal(*found)
 
 
-def test_engines_agree(model):
+def test_engines_agree(model, example):
     x = example()
-    settled(model).double()
+    settled(model, example).double()
     with torch.no_grad(), rb.engine("reference"):
         expected = model(x.double())
     with torch.no_grad():
         assert torch.equal(model(x.double()), expected)
 
 
-def test_check_names_the_layer_that_breaks(model):
+def test_check_names_the_layer_that_breaks(model, example):
     with torch.no_grad():
-        next(p for n, p in model.named_parameters() if p.dim() == 4).fill_(float("nan"))
+        next(p for n, p in model.named_parameters() if p.dim() > 1).fill_(float("nan"))
     with pytest.raises(ValueError, match="put out"), rb.check(model):
         model(example())
 
 
 @pytest.mark.compile
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_equals_eager(model):
+def test_compiled_equals_eager(model, example):
     torch.compiler.reset()
-    settled(model)
+    settled(model, example)
     x = example()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
@@ -197,8 +207,8 @@ def test_compiled_equals_eager(model):
 
 @pytest.mark.compile
 @pytest.mark.filterwarnings("ignore")
-def test_exported_equals_eager(model):
-    settled(model)
+def test_exported_equals_eager(model, example):
+    settled(model, example)
     x = example()
     with torch.no_grad():
         exported = torch.export.export(model, (x,))
@@ -208,7 +218,7 @@ def test_exported_equals_eager(model):
 @pytest.mark.parametrize("neuron", sorted(NEURONS))
 def test_any_neuron_fits(neuron):
     make = neuron if NEURONS[neuron].any_T else partial(create_neuron, neuron, T=3)
-    y = create_model(TINY[0], neuron=make)(example())
+    y = create_model("test_ms_resnet", neuron=make)(torch.randn(3, 2, *MODELS["test_ms_resnet"].example()))
     assert y.shape == (3, 2, 10)
 
 

@@ -60,15 +60,20 @@ def test_a_module_that_runs_twice_has_two_states():
 
 
 def test_the_state_of_another_model_is_refused():
-    _, state = rb.call(network(), torch.randn(2, 3, 5))
-    with pytest.raises(ValueError, match="the model did not read"):
-        rb.call(LIF(), torch.randn(2, 3, 5), state)
+    net, x = network(), torch.randn(2, 3, 5)
+    _, state = rb.call(net, x)
+    with pytest.raises(ValueError, match=r"^LIF: the state has no entry '#0', only \['1#0', '3#0'\]"):
+        rb.call(LIF(), x, state)
+    with pytest.raises(ValueError, match=r"^3: the state has no entry '3#0'"):
+        rb.call(net, x, {"1#0": state["1#0"]})
+    with pytest.raises(ValueError, match=r"entries \['5#0'\] that the model did not read"):
+        rb.call(net, x, state | {"5#0": state["3#0"]})
 
 
 def test_a_state_of_another_batch_is_refused():
     net = network()
     _, state = rb.call(net, torch.randn(2, 3, 5))
-    with pytest.raises(ValueError, match=r"state 'v' has shape \(3, 6\)"):
+    with pytest.raises(ValueError, match=r"^1: .*state 'v' has shape \(3, 6\)"):
         rb.call(net, torch.randn(2, 4, 5), state)
 
 
@@ -95,6 +100,60 @@ def test_detach_cuts_the_graph():
     (grad,) = torch.autograd.grad(y.sum(), x)
     assert torch.equal(grad[:2], torch.zeros(2, 2, 5))
     assert grad[2:].abs().sum() > 0
+
+
+def test_truncated_back_propagation_is_that_of_a_detached_loop():
+    """Gradients of weights over chunks with a cut between them, against a loop that cuts at the same places."""
+    first, second = nn.Linear(5, 6).double(), nn.Linear(6, 4).double()
+    net = nn.Sequential(PerStep(first), LIF(detach_reset=False), PerStep(second), LIF(reset="subtract")).double()
+    x = torch.randn(9, 3, 5, dtype=torch.float64) * 3
+    with rb.stream(net) as run:
+        for chunk in x.split(3):
+            (run(chunk) - 0.3).square().sum().backward()
+            run.detach()
+    found = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+
+    (a, b), u, v = (net[1], net[3]), torch.zeros(3, 6), torch.zeros(3, 4)
+    loss = torch.zeros((), dtype=torch.float64)
+    for t, step in enumerate(x):
+        if t % 3 == 0:
+            u, v = u.detach(), v.detach()
+        s, (u,) = a.scan.step(first(step), u, tau=2.0, threshold=1.0, **a.scan.constants)
+        s, (v,) = b.scan.step(second(s), v, tau=2.0, threshold=1.0, **b.scan.constants)
+        loss = loss + (s - 0.3).square().sum()
+    loss.backward()
+    for got, p in zip(found, net.parameters(), strict=True):
+        assert p.grad.abs().sum() > 0
+        torch.testing.assert_close(got, p.grad)
+
+
+def test_a_stream_moves_its_state():
+    net, x = network(), torch.randn(4, 2, 5)
+    with rb.stream(net) as run:
+        run(x)
+        before = run.state
+        assert run.to("meta") is run
+    assert {s.device.type for state in run.state.values() for s in state} == {"meta"}
+    assert {s.device.type for state in before.values() for s in state} == {"cpu"}
+
+
+def test_a_stream_goes_on_in_double_precision():
+    net, x = network(), torch.randn(6, 2, 5) * 3
+    with rb.stream(net) as run:
+        run(x[:3])
+        net.double()
+        assert run(x[3:].double()).dtype == torch.float64
+    assert {s.dtype for state in run.state.values() for s in state} == {torch.float64}
+
+
+def test_a_flat_state_that_is_not_whole_is_refused():
+    flat = rb.nn.flatten_state({"0#0": (torch.zeros(2), torch.ones(2)), "a.b#1": (torch.zeros(1),)})
+    assert sorted(flat) == ["0#0.0", "0#0.1", "a.b#1.0"]
+    with pytest.raises(ValueError, match=r"'0#0' lacks 0#0.0"):
+        rb.nn.unflatten_state({"0#0.1": flat["0#0.1"]})
+    with pytest.raises(ValueError, match=r"'0.weight' is not a name"):
+        rb.nn.unflatten_state({"0.weight": torch.zeros(1)})
 
 
 def test_state_can_be_saved_and_loaded(tmp_path):

@@ -33,6 +33,7 @@ def test_survives_json(untyped):
         ({"loss": "mse"}, "loss is 'mse'"),
         ({"loss": "tet", "label_smoothing": 0.1}, "if labels are to be smoothed"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+        ({"readout": "median"}, "readout is 'median'; choose one of"),
         ({"tet_lambda": 1.5}, "tet_lambda is 1.5"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0"),
         ({"autocast": "fp16"}, "autocast is 'fp16'"),

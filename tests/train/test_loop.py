@@ -97,7 +97,7 @@ def new_run(tmp_path):
 
 
 def test_training_learns_and_leaves_what_it_says(run):
-    epochs, steps = [], []
+    begun, epochs, steps = [], [], []
     config = TrainConfig(epochs=12, lr=0.05, optimizer="adamw", device="cpu", warmup_epochs=1)
     result = fit(
         net(),
@@ -106,11 +106,13 @@ def test_training_learns_and_leaves_what_it_says(run):
         config,
         run,
         prepare=lambda x, generator: x.expand(2, -1, -1),
+        before_epoch=lambda epoch: begun.append((epoch, len(steps))),
         on_epoch=epochs.append,
         on_step=lambda done, total: steps.append((done, total)),
     )
     assert result.last["validation_accuracy"] > 0.8
     assert steps == [(step, 48) for step in range(1, 49)]
+    assert begun == [(epoch, 4 * epoch) for epoch in range(12)]
     assert epochs == run.metrics()
     assert [line["epoch"] for line in epochs] == list(range(12))
     assert [line["step"] for line in epochs] == list(range(4, 49, 4))
@@ -223,7 +225,9 @@ def test_the_encoder_draws_anew_for_every_batch_and_epoch_whatever_else_draws(ne
     assert len(set(one)) == 3 * 4 + 2  # every validation draws alike
 
 
-@pytest.mark.parametrize("settings", [{"loss": "tet"}, {"label_smoothing": 0.2}, {"autocast": "bf16"}])
+@pytest.mark.parametrize(
+    "settings", [{"loss": "tet"}, {"label_smoothing": 0.2}, {"autocast": "bf16"}, {"readout": "max"}]
+)
 def test_loss_and_precision_are_used(new_run, settings):
     plain, other = fitted(new_run()).metrics(), fitted(new_run(), **settings).metrics()
     assert plain[0]["train_loss"] != other[0]["train_loss"]

@@ -52,3 +52,8 @@ def test_lookup():
     assert loss("tet") is tet
     with pytest.raises(ValueError, match="'mse'; choose one of cross_entropy, tet"):
         loss("mse")
+
+
+def test_cross_entropy_is_of_the_readout():
+    expected = torch.nn.functional.cross_entropy(LOGITS[-1], LABELS)
+    torch.testing.assert_close(cross_entropy(LOGITS, LABELS, readout="last"), expected)

@@ -1,12 +1,15 @@
-"""Layers on sequences: time, normalisation, residual blocks."""
+"""Layers on sequences: time, normalisation, residual blocks, recurrence, delays."""
 
+from rheobase.nn.delay import Delay, DelayedLinear, delay_sigma, sharpen
 from rheobase.nn.fuse import NormNeuron, Sequential, fuse
 from rheobase.nn.memory import Blocks, recomputing, saved_bytes
 from rheobase.nn.norm import TdBN, fold, fold_all
 from rheobase.nn.observe import check, observe
 from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Linear, pair
+from rheobase.nn.readout import read_out
+from rheobase.nn.recurrent import Recurrent
 from rheobase.nn.residual import BLOCKS, Residual
-from rheobase.nn.time import PerStep, Stream, call, is_static, stream
+from rheobase.nn.time import PerStep, Stream, call, flatten_state, is_static, stream, unflatten_state
 from rheobase.nn.values import emits
 from rheobase.scan import ModelState, Temporal
 from rheobase.scan.bits import pack, unpack
@@ -17,10 +20,13 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "Delay",
+    "DelayedLinear",
     "Linear",
     "ModelState",
     "NormNeuron",
     "PerStep",
+    "Recurrent",
     "Residual",
     "Sequential",
     "Stream",
@@ -28,7 +34,9 @@ __all__ = [
     "Temporal",
     "call",
     "check",
+    "delay_sigma",
     "emits",
+    "flatten_state",
     "fold",
     "fold_all",
     "fuse",
@@ -36,8 +44,11 @@ __all__ = [
     "observe",
     "pack",
     "pair",
+    "read_out",
     "recomputing",
     "saved_bytes",
+    "sharpen",
     "stream",
+    "unflatten_state",
     "unpack",
 ]

@@ -1,6 +1,6 @@
 """Time: stateless layers on sequences, and calls that hand the state in and out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -82,6 +82,14 @@ class Stream:
         """Cut the graph at the present state: truncated back-propagation through time."""
         self.state = {key: tuple(s.detach() for s in state) for key, state in self.state.items()}
 
+    def to(self, device: torch.device | str) -> "Stream":
+        """Move the state to a device, along with `model.to(device)`; returns the stream.
+
+        Its formats follow the input of the next chunk by themselves.
+        """
+        self.state = {key: tuple(s.to(device) for s in state) for key, state in self.state.items()}
+        return self
+
 
 @contextmanager
 def stream(model: nn.Module, state: ModelState | None = None, exact: bool = False) -> Iterator[Stream]:
@@ -94,3 +102,29 @@ def stream(model: nn.Module, state: ModelState | None = None, exact: bool = Fals
             each temporal module, but matrix products of other sizes round differently.
     """
     yield Stream(model, state, exact)
+
+
+def flatten_state(state: ModelState) -> dict[str, Tensor]:
+    """A state as a flat dict of tensors `{qualified name#call number.index}`, as safetensors wants it.
+
+    torch.save takes a state as it is.
+    """
+    return {f"{key}.{k}": s.detach().contiguous() for key, found in state.items() for k, s in enumerate(found)}
+
+
+def unflatten_state(flat: Mapping[str, Tensor]) -> ModelState:
+    """The state that `flatten_state` made flat, in any order.
+
+    Raises:
+        ValueError: a name that is not of a state, or tensors of a module that are missing.
+    """
+    found: dict[str, dict[int, Tensor]] = {}
+    for name, s in flat.items():
+        key, _, index = name.rpartition(".")
+        if "#" not in key or not index.isdecimal():
+            raise ValueError(f"unflatten_state: {name!r} is not a name of `flatten_state`; expected 'layer#0.0'")
+        found.setdefault(key, {})[int(index)] = s
+    for key, parts in found.items():
+        if missing := sorted(set(range(max(parts) + 1)) - parts.keys()):
+            raise ValueError(f"unflatten_state: {key!r} lacks {key}.{missing[0]}; load the whole file")
+    return {key: tuple(parts[k] for k in range(len(parts))) for key, parts in found.items()}

@@ -146,6 +146,10 @@ def run_backward(
     return run(step, x, state, params, grads, wanted, engine)  # type: ignore[no-any-return]
 
 
+def _is_direct(x: Tensor) -> bool:
+    return not torch.compiler.is_compiling() and _is_plain(x)
+
+
 def _is_plain(x: Tensor) -> bool:
     """Whether nobody wants to see the operator itself: no tracer, no dispatch mode, no functional transform.
 
@@ -209,11 +213,11 @@ class Scan:
         """
         inputs = [x] if isinstance(x, Tensor) else list(x)
         engine, membrane = resolve(inputs[0].device), _membrane(inputs[0].dtype)
-        values, state, direct = self._prepared(inputs, state, params)
+        values, state = self.prepare(inputs, state, params)
         if engine == "reference":
             outputs, last = reference.run(self.step, inputs, state, values, self.constants)
             return (outputs[0] if len(outputs) == 1 else outputs), last
-        run = _scan_autograd if direct else _op
+        run = _scan_autograd if _is_direct(inputs[0]) else _op
         found = run(self._texts[membrane], inputs, list(state), [values[name] for name in self.params], engine)
         return _parted(found, len(state))
 
@@ -226,26 +230,25 @@ class Scan:
         """
         inputs = [norm.x, *others]
         engine, membrane = resolve(norm.x.device), _membrane(norm.x.dtype)
-        values, state, _ = self._prepared(inputs, state, params)
+        values, state = self.prepare(inputs, state, params)
         text = self._normed[membrane, norm.plus is not None]
         found = norm.run(text, others, state, [values[name] for name in self.params], engine)
         return _parted(found, len(state))
 
-    def _prepared(
+    def prepare(
         self, inputs: Sequence[Tensor], state: State | None, params: Mapping[str, Tensor | float]
-    ) -> tuple[dict[str, Tensor], State, bool]:
-        """Parameters and initial state as tensors, and whether the operator may be called past the dispatcher."""
+    ) -> tuple[dict[str, Tensor], State]:
+        """Check the arguments of a call and cast them: parameters and initial state in the membrane's format."""
         self._check(inputs, params)
         membrane, device = _membrane(inputs[0].dtype), inputs[0].device
-        direct = not torch.compiler.is_compiling() and _is_plain(inputs[0])
-        constant = number if direct else partial(torch.tensor, device=device)
+        constant = number if _is_direct(inputs[0]) else partial(torch.tensor, device=device)
         values = {
             name: v.to(membrane) if isinstance(v, Tensor) else constant(v, dtype=membrane)
             for name, v in ((name, params[name]) for name in self.params)
         }
         if state is None:
-            return values, self.rest(values, inputs[0].shape[1:], membrane, constant), direct
-        return values, self._given(state, inputs[0].shape[1:], membrane), direct
+            return values, self.rest(values, inputs[0].shape[1:], membrane, constant)
+        return values, self._given(state, inputs[0].shape[1:], membrane)
 
     def rest(
         self, params: Mapping[str, Tensor], shape: torch.Size, dtype: torch.dtype, constant: Callable[..., Tensor]

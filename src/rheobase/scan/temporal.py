@@ -67,11 +67,25 @@ class Temporal(nn.Module):
         key = call.key(self)
         if not self.streamable:
             raise ValueError(
-                f"{key.partition('#')[0] or type(self).__name__}: {type(self).__name__} needs the whole sequence and "
+                f"{_named(key, self)}: {type(self).__name__} needs the whole sequence and "
                 f"cannot be streamed; call the model on the whole sequence"
             )
-        y, call.after[key] = self.sequence(x, call.before.get(key))
+        try:
+            y, after = self.sequence(x, call.before.get(key))
+        except ValueError as error:
+            raise ValueError(f"{_named(key, self)}: {error}") from error
+        if after and call.before and key not in call.before:
+            raise ValueError(
+                f"{_named(key, self)}: the state has no entry {key!r}, only {sorted(call.before)[:3]}; "
+                f"pass what this model returned, or None to start from rest"
+            )
+        call.after[key] = after
         return y
+
+
+def _named(key: str, module: nn.Module) -> str:
+    """The name of a module in its model, or its class where it is the model."""
+    return key.partition("#")[0] or type(module).__name__
 
 
 @contextmanager

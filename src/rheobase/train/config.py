@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from rheobase.nn.readout import READOUTS
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -19,7 +21,8 @@ class TrainConfig:
         warmup_epochs: epochs of linear warm-up.
         milestones: epochs at which the "step" schedule multiplies the rate by `gamma`.
         gamma: see `milestones`.
-        loss: "cross_entropy" (of the mean over time) or "tet".
+        loss: "cross_entropy" (of the readout) or "tet" (of every step).
+        readout: what classes are read from, and "cross_entropy" is of: the "mean", "sum", "last" or "max" over time.
         label_smoothing: of "cross_entropy".
         tet_lambda: weight of the regression term of "tet".
         tet_target: value that term pulls the logits to.
@@ -48,6 +51,7 @@ class TrainConfig:
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     loss: Literal["cross_entropy", "tet"] = "cross_entropy"
+    readout: Literal["mean", "sum", "last", "max"] = "mean"
     label_smoothing: float = 0.0
     tet_lambda: float = 0.05
     tet_target: float = 1.0
@@ -66,6 +70,7 @@ class TrainConfig:
             "optimizer": ("sgd", "adamw"),
             "schedule": ("cosine", "constant", "step"),
             "loss": ("cross_entropy", "tet"),
+            "readout": tuple(READOUTS),
             "autocast": ("bf16", None),
             "memory": ("full", "bits"),
             "monitor": ("accuracy", "loss"),

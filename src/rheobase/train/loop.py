@@ -86,6 +86,7 @@ def fit(
     run: RunFolder,
     *,
     prepare: Prepare | None = None,
+    before_epoch: Callable[[int], None] | None = None,
     on_epoch: Callable[[Metrics], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     resume: bool | Which = False,
@@ -100,6 +101,8 @@ def fit(
         run: a new run folder, or one to resume in.
         prepare: prepare(x, generator) -> [T, B, ...], usually an encoder; x is what the source gave, moved to the
             device if it is a tensor, and the generator lives on the device. None feeds x to the model.
+        before_epoch: called with the number of each epoch before its first batch, and again where one is resumed
+            within: the place to set what follows a schedule, such as `rb.nn.sharpen(model, epoch, config.epochs)`.
         on_epoch: called with each line of metrics after it and its checkpoint are on the disk.
         on_step: called with (steps done, steps in all) after each optimiser step.
         resume: True continues from `last`, "best" from `best`.
@@ -119,6 +122,8 @@ def fit(
     else:
         training.resume("last" if resume is True else resume)
     while not training.finished:
+        if before_epoch is not None:
+            before_epoch(training.progress.epoch)
         line = training.run_epoch(on_step)
         if on_epoch is not None:
             on_epoch(line)

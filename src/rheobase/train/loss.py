@@ -6,12 +6,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from rheobase.nn.readout import read_out
+
 
 def cross_entropy(
-    logits: Float[Tensor, "T B K"], y: Int[Tensor, " B"], label_smoothing: float = 0.0
+    logits: Float[Tensor, "T B K"], y: Int[Tensor, " B"], label_smoothing: float = 0.0, readout: str = "mean"
 ) -> Float[Tensor, ""]:
-    """Cross entropy of the logits averaged over time: CE(mean_t o_t, y), averaged over the batch."""
-    return F.cross_entropy(logits.mean(0), y, label_smoothing=label_smoothing)
+    """Cross entropy of the logits read out over time, by default CE(mean_t o_t, y), averaged over the batch."""
+    return F.cross_entropy(read_out(logits, readout), y, label_smoothing=label_smoothing)
 
 
 def tet(

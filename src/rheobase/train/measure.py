@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.nn.memory import memory
+from rheobase.nn.readout import read_out
 from rheobase.train.config import TrainConfig
 from rheobase.train.loss import loss
 
@@ -31,7 +32,7 @@ def evaluate(
     """Mean loss and accuracy of `model` in evaluation mode, without gradients; training modes are put back afterwards.
 
     Args:
-        model: maps [T, B, ...] to [T, B, K]; the predicted class has the largest mean over time.
+        model: maps [T, B, ...] to [T, B, K]; the predicted class has the largest readout.
         batches: pairs (x, y) as for `fit`.
         config: gives loss, autocast, device and the seed; the encoder's generator is seeded from (seed, batch).
         prepare: as for `fit`.
@@ -93,8 +94,8 @@ class Forward:
         self.config = config
         self.prepare = prepare
         self.generator = torch.Generator(self.device)
-        options: dict[str, dict[str, float]] = {
-            "cross_entropy": {"label_smoothing": config.label_smoothing},
+        options: dict[str, dict[str, Any]] = {
+            "cross_entropy": {"label_smoothing": config.label_smoothing, "readout": config.readout},
             "tet": {"lam": config.tet_lambda, "target": config.tet_target},
         }
         self.criterion = partial(loss(config.loss), **options[config.loss])
@@ -112,7 +113,7 @@ class Forward:
         value = error.item()
         if not math.isfinite(value):
             raise ValueError(f"the loss is {value} at {where}; {TAME}")
-        predicted = logits.detach().mean(0).argmax(1)
+        predicted = read_out(logits.detach(), self.config.readout).argmax(1)
         return Outcome(error, value, predicted, int((predicted == y).sum()))
 
     def _input(self, batch: Batch, where: str, *key: int | str) -> tuple[Tensor, Tensor]:
