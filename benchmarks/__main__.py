@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.measure import IDLE, ROOT, Effort, facts, load
-from benchmarks.peers import PeersMissingError, environment
+from benchmarks.peers import PEERS, PeersMissingError, environment
 from benchmarks.registry import BENCHMARKS
 from benchmarks.rows import BUSY, REFUSED, SHOWN, Row, line, ratios, write_csv
 from rheobase.scan.allocator import keep_memory
@@ -30,13 +30,13 @@ def main(arguments: Sequence[str]) -> int:
 
     if not options.inside:
         now = load()
-        print(f"load average per core: {now:.2f}", flush=True)
+        print(f"other processes use {now:.2f} of a core", flush=True)
         if now > IDLE and not options.loaded:
             print(f"that is above {IDLE}: wait, or pass --loaded for times not to be believed", file=sys.stderr)
             return 2
     if benchmark.peers and not options.inside:
         try:
-            python = environment(benchmark.peers)
+            python = environment(PEERS)
         except PeersMissingError as error:
             print(error, file=sys.stderr)
             return 2

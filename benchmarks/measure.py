@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CALM = 0.1
 """Other processes may use this much of one core while we measure."""
 IDLE = 0.5
-"""Load average per core above which nothing is measured."""
+"""Above this much of one core, used by others, no benchmark starts."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,20 @@ class Others:
     share: float | None = None
 
     def __enter__(self) -> "Others":
-        self._before = _busy(), time.process_time(), time.perf_counter()
+        self._before = _busy(), _own(), time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
         busy, own, wall = self._before
         now = _busy()
         if busy is not None and now is not None:
-            foreign = (now - busy) - (time.process_time() - own)
+            foreign = (now - busy) - (_own() - own)
             self.share = max(0.0, foreign / (time.perf_counter() - wall))
+
+
+def _own() -> float:
+    """Seconds of processor time that this process and the children it has waited for have used."""
+    return sum(os.times()[:4])
 
 
 def _busy() -> float | None:
@@ -82,8 +87,13 @@ def wait_for_calm(seconds: float) -> None:
 
 
 def load() -> float:
-    """Load average of the last minute per core; 0 where the system does not say."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
+    """What other processes use of one core just now; 0 where the system does not say.
+
+    Not the load average, in which a benchmark that has just ended would count.
+    """
+    with Others() as others:
+        time.sleep(2.0)
+    return others.share or 0.0
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import neuron
+from benchmarks import conv, neuron
 from benchmarks.measure import Effort
 from benchmarks.rows import Facts, Row, Show
 
@@ -14,13 +14,14 @@ class Benchmark:
 
     Attributes:
         run: measures and returns the rows; calls `show` with each group of rows as it is ready.
-        peers: what the contestants install, as pip requirements without their dependencies; empty: nothing.
+        peers: whether it needs the contestants' environment.
     """
 
     run: Callable[[Effort, Facts, Show], list[Row]]
-    peers: tuple[str, ...] = ()
+    peers: bool = True
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "neuron": Benchmark(neuron.run, neuron.PEERS),
+    "neuron": Benchmark(neuron.run),
+    "conv": Benchmark(conv.run),
 }
