@@ -18,20 +18,25 @@ class Agreement:
     text: str
 
 
-def agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], share: float = 1e-7) -> Agreement:
-    """Compare (spikes, gradient of the input), each `[T, ...]`.
+def agree(found: Sequence[Tensor], expected: Sequence[Tensor], share: float = 1e-7) -> Agreement:
+    """Compare (spikes `[T, ...]`, gradients...).
 
-    One spike, or `share` of them, may differ (a membrane within rounding of the threshold); the gradients of the other
-    lanes must agree to `TOLERANCE` of the largest.
+    One spike, or `share` of them, may differ (a membrane within rounding of the threshold). Gradients must agree to
+    `TOLERANCE` of the largest, one of the spikes' shape in all lanes whose spikes are equal.
     """
-    (spikes, gradient), (spikes_, gradient_) = found, expected
-    if spikes.shape != spikes_.shape or gradient.shape != gradient_.shape:
-        return Agreement(False, f"shapes {tuple(spikes.shape)} and {tuple(spikes_.shape)}")
-    other = spikes != spikes_
-    count, lanes = int(other.sum()), other.any(0)
-    error = float((gradient - gradient_).abs_().masked_fill_(lanes, 0.0).max() / gradient_.abs().max())
-    holds = count <= 1 + spikes.numel() * share and error <= TOLERANCE
-    return Agreement(holds, f"{_words(count, spikes.numel())}, gradient {error:.1e}")
+    shapes = [[tuple(value.shape) for value in values] for values in (found, expected)]
+    if shapes[0] != shapes[1]:
+        return Agreement(False, f"shapes {shapes[0]} and {shapes[1]}")
+    other = found[0] != expected[0]
+    count, lanes, worst = int(other.sum()), other.any(0), 0.0
+    for gradient, gradient_ in zip(found[1:], expected[1:], strict=True):
+        error = (gradient - gradient_).abs_()
+        if error.shape == other.shape:
+            error.masked_fill_(lanes, 0.0)
+        # Not built-in max, which would lose NaN.
+        worst = float(torch.maximum(torch.as_tensor(worst), error.max() / gradient_.abs().max()))
+    holds = count <= 1 + other.numel() * share and worst <= TOLERANCE
+    return Agreement(holds, f"{_words(count, other.numel())}, gradient {worst:.1e}")
 
 
 @dataclass(frozen=True)

@@ -43,21 +43,22 @@ class Case:
         build: makes it from a kit.
         shape: of the input, `[T, B, ...]`.
         share: of the spikes may differ between libraries: their batch norms round differently.
-        binary: the input is spikes instead of normal values.
+        classes: that the network tells apart.
+        binary: the input is spikes, one value in seven, instead of normal values.
     """
 
     name: str
     build: Callable[[Kit], nn.Module]
     shape: tuple[int, ...]
     share: float
+    classes: int = nets.CLASSES
     binary: bool = False
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Input and labels, always the same."""
         generator = torch.Generator().manual_seed(1)
         x = torch.randn(self.shape, generator=generator)
-        classes = nets.CLASSES
-        return (x > 1.07).float() if self.binary else x, torch.arange(self.shape[1]) % classes  # one in seven
+        return (x > 1.07).float() if self.binary else x, torch.arange(self.shape[1]) % self.classes
 
 
 CASES = (
@@ -66,11 +67,6 @@ CASES = (
     Case("VGG-11", nets.vgg, (T, BATCH, 3, SIDE, SIDE), 1e-6),
 )
 QUICK = (Case("7-layer", nets.plain, (T, 4, 3, SIDE, SIDE), 1e-6),)
-
-
-def kits() -> tuple[Kit, Kit]:
-    """Ours, which ratios refer to, and the peer."""
-    return Rheobase(), SpikingJelly()
 
 
 def training_step(net: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
@@ -99,14 +95,13 @@ def equal_nets(case: Case, ours: Kit, peer: Kit) -> tuple[nn.Module, nn.Module]:
     return mine, theirs
 
 
-def check(case: Case, twin: Kit, peer: Kit) -> tuple[Agreement, int]:
-    """Compare a network in the peer's order of operations with the peer's; also the neurons of one step."""
+def check(case: Case, twin: Kit, peer: Kit) -> Agreement:
+    """Compare a network in the peer's order of operations with the peer's."""
     mine, theirs = equal_nets(case, twin, peer)
-    found, expected = look(twin, mine, *case.batch()), look(peer, theirs, *case.batch())
-    return agree_nets(found, expected, case.share), sum(layer[0].numel() for layer in expected.spikes)
+    return agree_nets(look(twin, mine, *case.batch()), look(peer, theirs, *case.batch()), case.share)
 
 
-def contests(kit: Kit, net: nn.Module, case: Case, phase: str) -> Contest:
+def contest(kit: Kit, net: nn.Module, case: Case, phase: str) -> Contest:
     """What is timed of one network in a phase."""
     x, labels = case.batch()
     if phase == PHASES[0]:
@@ -121,26 +116,18 @@ def contests(kit: Kit, net: nn.Module, case: Case, phase: str) -> Contest:
     return Contest(run, partial(kit.release, net))
 
 
-def measure(
-    benchmark: str, case: Case, phases: Sequence[str], effort: Effort, where: Facts, twin: Kit, ours: Kit, peer: Kit
-) -> list[Row]:
+def measure(benchmark: str, case: Case, twin: Kit, ours: Kit, peer: Kit, effort: Effort, where: Facts) -> list[Row]:
     """Rows of one network: both libraries in all phases; none is timed if they do not agree."""
-    neurons = 0
-
-    def compared() -> Agreement:
-        nonlocal neurons
-        agreement, neurons = check(case, twin, peer)
-        return agreement
-
-    agreement = attempt(compared)
-    mine, theirs = equal_nets(case, ours, peer)
+    agreement = attempt(partial(check, case, twin, peer))
+    networks = equal_nets(case, ours, peer)
+    N = nets.neurons(peer, networks[1], case.batch()[0])
     rows = []
-    for phase in phases:
+    for phase in PHASES:
         times: dict[str, float] = {}
         note = f"{REFUSED}: does not agree"
         if agreement.holds:
-            entries = {kit.name: contests(kit, net, case, phase) for kit, net in ((ours, mine), (peer, theirs))}
-            times, note = compare(entries, effort)
+            pairs = zip((ours, peer), networks, strict=True)
+            times, note = compare({kit.name: contest(kit, net, case, phase) for kit, net in pairs}, effort)
         rows += [
             Row(
                 benchmark=benchmark,
@@ -148,7 +135,7 @@ def measure(
                 version=kit.version,
                 case=case.name,
                 T=case.shape[0],
-                N=neurons,
+                N=N,
                 phase=phase,
                 median_ms=times.get(kit.name),
                 ratio=over_first(times, kit.name, ours.name),
@@ -161,12 +148,16 @@ def measure(
     return rows
 
 
-def run(effort: Effort, where: Facts, show: Show) -> list[Row]:
-    """The whole comparison, network by network."""
-    ours, peer = kits()
+def measure_all(benchmark: str, cases: Sequence[Case], effort: Effort, where: Facts, show: Show) -> list[Row]:
+    """Rows of several networks."""
     rows = []
-    for case in QUICK if effort.quick else CASES:
-        found = measure("conv", case, PHASES, effort, where, Rheobase(spikingjelly_twin), ours, peer)
+    for case in cases:
+        found = measure(benchmark, case, Rheobase(spikingjelly_twin), Rheobase(), SpikingJelly(), effort, where)
         show(found)
         rows += found
     return rows
+
+
+def run(effort: Effort, where: Facts, show: Show) -> list[Row]:
+    """The whole comparison, network by network."""
+    return measure_all("conv", QUICK if effort.quick else CASES, effort, where, show)

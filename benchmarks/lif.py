@@ -24,7 +24,7 @@ Each is compared with a Rheobase neuron of exactly its own equation, in its orde
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 import rheobase as rb
+from benchmarks.agreement import reason
 from benchmarks.measure import nothing
 from rheobase.neurons import LIF, Atan, FastSigmoid, Neuron
 
@@ -251,3 +252,14 @@ CONTESTANTS: dict[str, Callable[[], Contestant]] = {
     "sinabs": sinabs,
     "spyx": spyx,
 }
+
+
+def make(names: Sequence[str]) -> tuple[list[Contestant], dict[str, str]]:
+    """The contestants that can be had here, and why the others cannot."""
+    found, missing = [], {}
+    for name in names:
+        try:
+            found.append(CONTESTANTS[name]())
+        except Exception as error:  # whatever a peer raises, its row says so and the others go on
+            missing[name] = reason(error)
+    return found, missing

@@ -31,13 +31,18 @@ DENSE = (700, 256, 256, 20)
 
 
 class Kit(Protocol):
-    """One library's layers on `[T, B, ...]`; a convolution takes channels in and out, kernel and stride."""
+    """One library's layers on `[T, B, ...]`.
+
+    A convolution takes channels in and out, kernel and stride; a linear layer its inputs, outputs, and whether the
+    network itself is fed with spikes there.
+    """
 
     name: str
     version: str
 
     def conv(self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> nn.Module: ...
-    def linear(self, inputs: int, outputs: int) -> nn.Module: ...
+    def linear(self, inputs: int, outputs: int, binary: bool = False) -> nn.Module: ...
+    def blocks(self, blocks: Sequence[nn.Module]) -> nn.Module: ...
     def norm(self, channels: int) -> nn.Module: ...
     def neuron(self) -> nn.Module: ...
     def max_pool(self) -> nn.Module: ...
@@ -75,8 +80,13 @@ class Rheobase:
     def conv(self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> nn.Module:
         return PerStep(nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False))
 
-    def linear(self, inputs: int, outputs: int) -> nn.Module:
+    def linear(self, inputs: int, outputs: int, binary: bool = False) -> nn.Module:
+        if binary and hasattr(rb.nn, "Linear"):
+            return PerStep(rb.nn.Linear(inputs, outputs, binary_input=True))
         return PerStep(nn.Linear(inputs, outputs))
+
+    def blocks(self, blocks: Sequence[nn.Module]) -> nn.Module:
+        return getattr(rb.nn, "Blocks", nn.Sequential)(*blocks)
 
     def norm(self, channels: int) -> nn.Module:
         return TdBN(channels)
@@ -123,9 +133,12 @@ class SpikingJelly:
         found: nn.Module = self._layer.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False, step_mode="m")
         return found
 
-    def linear(self, inputs: int, outputs: int) -> nn.Module:
+    def linear(self, inputs: int, outputs: int, binary: bool = False) -> nn.Module:  # noqa: ARG002
         found: nn.Module = self._layer.Linear(inputs, outputs, step_mode="m")
         return found
+
+    def blocks(self, blocks: Sequence[nn.Module]) -> nn.Module:
+        return nn.Sequential(*blocks)
 
     def norm(self, channels: int) -> nn.Module:
         found: nn.Module = self._layer.BatchNorm2d(channels, step_mode="m")
@@ -205,22 +218,21 @@ class MSResNet(nn.Module):
 
 def plain(kit: Kit, plan: Sequence[tuple[int, int]] = PLAIN) -> nn.Module:
     """3x3 convolutions of (channels, stride), each with norm and LIF; mean over space; linear."""
-    net, c_in = nn.Sequential(), 3
+    blocks, c_in = [], 3
     for c_out, stride in plan:
-        net.extend([kit.conv(c_in, c_out, 3, stride), kit.norm(c_out), kit.neuron()])
+        blocks.append(nn.Sequential(kit.conv(c_in, c_out, 3, stride), kit.norm(c_out), kit.neuron()))
         c_in = c_out
-    return kit.finish(net.extend([kit.space_mean(), kit.linear(c_in, CLASSES)]))
+    return kit.finish(nn.Sequential(kit.blocks(blocks), kit.space_mean(), kit.linear(c_in, CLASSES)))
 
 
 def vgg(kit: Kit, plan: Sequence[tuple[int, bool]] = VGG11) -> nn.Module:
     """VGG: 3x3 convolutions of (channels, pooled after), each with norm and LIF, max-pooled; mean; linear."""
-    net, c_in = nn.Sequential(), 3
+    blocks, c_in = [], 3
     for c_out, pooled in plan:
-        net.extend([kit.conv(c_in, c_out), kit.norm(c_out), kit.neuron()])
-        if pooled:
-            net.append(kit.max_pool())
+        block = nn.Sequential(kit.conv(c_in, c_out), kit.norm(c_out), kit.neuron())
+        blocks.append(block.append(kit.max_pool()) if pooled else block)
         c_in = c_out
-    return kit.finish(net.extend([kit.space_mean(), kit.linear(c_in, CLASSES)]))
+    return kit.finish(nn.Sequential(kit.blocks(blocks), kit.space_mean(), kit.linear(c_in, CLASSES)))
 
 
 def ms_resnet(kit: Kit, plan: Sequence[tuple[int, int]] = RESNET18) -> nn.Module:
@@ -232,7 +244,7 @@ def dense(kit: Kit, widths: Sequence[int] = DENSE) -> nn.Module:
     """Linear layers of these widths, each with LIF, at weights that let every layer fire."""
     net = nn.Sequential()
     for inputs, outputs in pairwise(widths):
-        net.extend([kit.linear(inputs, outputs), kit.neuron()])
+        net.extend([kit.linear(inputs, outputs, binary=True), kit.neuron()])
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             # About one input in seven is a spike, so currents have deviation 1.5 around 0.5.
@@ -294,6 +306,14 @@ def spikes(kit: Kit, net: nn.Module, x: Tensor) -> tuple[list[Tensor], Tensor]:
     with watch(net, kit.fires, lambda _m, _a, output: found.append(_tensors(output)[0].detach())):
         y = net(x)
     return found, y
+
+
+def neurons(kit: Kit, net: nn.Module, x: Tensor) -> int:
+    """Neurons of one step that the network has for x, all samples counted."""
+    with torch.no_grad():
+        found, _ = spikes(kit, net, x[:1, :1])
+    kit.release(net)
+    return sum(layer[0].numel() for layer in found) * x.shape[1]
 
 
 class Part:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import conv, neuron
+from benchmarks import conv, fc, first_use, memory, neuron
 from benchmarks.measure import Effort
 from benchmarks.rows import Facts, Row, Show
 
@@ -23,5 +23,8 @@ class Benchmark:
 
 BENCHMARKS: dict[str, Benchmark] = {
     "neuron": Benchmark(neuron.run),
+    "fc": Benchmark(fc.run),
     "conv": Benchmark(conv.run),
+    "memory": Benchmark(memory.run),
+    "compile": Benchmark(first_use.run),
 }
