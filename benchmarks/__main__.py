@@ -56,9 +56,9 @@ def main(arguments: Sequence[str]) -> int:
         write_csv(out, rows)
     summary = {"benchmark": options.name, "ratios": ratios(rows), "loaded": options.loaded, **asdict(where)}
     print(json.dumps(summary))
-    if any(row.note.startswith(REFUSED) for row in rows):
+    if any(REFUSED in row.note for row in rows):
         return 1
-    return 2 if any(row.note.startswith(BUSY) for row in rows) else 0
+    return 2 if any(BUSY in row.note for row in rows) else 0
 
 
 def show(rows: Sequence[Row]) -> None:

@@ -80,23 +80,23 @@ def measure(task: Task, contestants: Sequence[Contestant], effort: Effort, where
     """Rows of one task: every contestant in both phases. The first contestant is the one that ratios refer to."""
     common = {"benchmark": task.benchmark, "case": task.case, "T": task.T, "N": task.N, "facts": where}
 
-    greedy = max(contestants, key=lambda c: c.tensors)
-    if (needed := (greedy.tensors + HELD) * task.T * task.N * 4) > memory():
-        note = f"skipped: {greedy.name} would need {needed / 2**30:.1f} GiB, the limit is {memory() / 2**30:.1f}"
-        return [
-            Row(**common, contestant=c.name, version=c.version, phase=phase, note=note)
-            for phase in PHASES
-            for c in contestants
-        ]
+    limit = memory()
+    needs = {c.name: (c.tensors + HELD) * task.T * task.N * 4 for c in contestants}
+    greedy = {
+        name: f"skipped: needs {size / 2**30:.1f} GiB, the limit is {limit / 2**30:.1f}"
+        for name, size in needs.items()
+        if size > limit
+    }
+    runs = [c for c in contestants if c.name not in greedy]
 
-    tensors = task.make()
-    scaled = {scale: tensors.setting(scale) for scale in {c.scale for c in contestants}}
-    agreements = {c.name: attempt(partial(check, c, scaled[c.scale], tensors.g)) for c in contestants}
+    tensors = task.make() if runs else Tensors(lambda _: Setting(lambda _: torch.empty(0), ()), torch.empty(0))
+    scaled = {scale: tensors.setting(scale) for scale in {c.scale for c in runs}}
+    agreements = {c.name: attempt(partial(check, c, scaled[c.scale], tensors.g)) for c in runs}
 
     rows = []
     for phase in PHASES:
         entries = {}
-        for c in contestants:
+        for c in runs:
             if agreements[c.name].holds:
                 setting = scaled[c.scale]
                 forward, train = partial(setting.call, c.run), partial(setting.train, c.run, tensors.g)
@@ -105,11 +105,11 @@ def measure(task: Task, contestants: Sequence[Contestant], effort: Effort, where
             entries[COPY] = tensors.copies[phase]
         times, note = compare(entries, effort)
 
-        found = [(c.name, c.version, agreements[c.name], c.differs) for c in contestants]
+        found = [(c.name, c.version, agreements.get(c.name, Agreement(True, "")), c.differs) for c in contestants]
         if phase in tensors.copies:
             found.append((COPY, torch.__version__, Agreement(True, ""), ""))
         for name, version, agreement, differs in found:
-            words = [f"another equation: {differs}" if differs else "", note]
+            words = [f"another equation: {differs}" if differs else "", greedy.get(name, note)]
             rows.append(
                 Row(
                     **common,

@@ -130,7 +130,7 @@ def spikingjelly() -> Contestant:
         version("spikingjelly"),
         node,
         spikingjelly_twin(),
-        tensors=14,
+        tensors=11,
         release=lambda: functional.reset_net(node),
     )
 
@@ -164,7 +164,7 @@ def snntorch() -> Contestant:
         return torch.stack(found)
 
     twin = Neuron(snntorch_leaky, beta=0.5, threshold=1.0, spike=Atan(2.0))
-    return Contestant("snntorch", version("snntorch"), run, twin, tensors=13, scale=0.5, release=leaky.reset_mem)
+    return Contestant("snntorch", version("snntorch"), run, twin, tensors=11, scale=0.5, release=leaky.reset_mem)
 
 
 def norse() -> Contestant:
@@ -181,7 +181,7 @@ def norse() -> Contestant:
     cell = Lift(LIFBoxCell(parameters, dt=1.0))
     twin = Neuron(norse_lif_box, rate=0.5, threshold=1.0, spike=FastSigmoid(1.0))
     return Contestant(
-        "norse", version("norse"), lambda x: cell(x)[0], twin, tensors=14, differs="surrogate 1/(1 + |h - 1|)^2"
+        "norse", version("norse"), lambda x: cell(x)[0], twin, tensors=13, differs="surrogate 1/(1 + |h - 1|)^2"
     )
 
 
@@ -202,7 +202,7 @@ def sinabs() -> Contestant:
 
     twin = Neuron(sinabs_lif, alpha=float(layer.alpha_mem_calculated), threshold=1.0, spike=Atan(2.0))
     # The membrane kept on the layer would be the start of the next call, and holds the graph.
-    return Contestant("sinabs", version("sinabs"), run, twin, tensors=14, release=layer.reset_states)
+    return Contestant("sinabs", version("sinabs"), run, twin, tensors=12, release=layer.reset_states)
 
 
 def spyx() -> Contestant:
@@ -240,7 +240,7 @@ def spyx() -> Contestant:
 
     twin = Neuron(spyx_lif, beta=0.5, threshold=1.0, spike=Atan(2.0))
     differs = "fires from the membrane of the step before, subtracts the threshold, gradient through the reset"
-    return Contestant("spyx", version("spyx"), Run.apply, twin, tensors=8, scale=0.5, differs=differs)
+    return Contestant("spyx", version("spyx"), Run.apply, twin, tensors=6, scale=0.5, differs=differs)
 
 
 CONTESTANTS: dict[str, Callable[[], Contestant]] = {

@@ -58,7 +58,7 @@ def _word(value: object) -> str:
 
 
 REFUSED, BUSY = "refused", "not timed"
-"""How the note of a row without times begins: the contestant was wrong, or other processes were at work."""
+"""What the note of a row without times says: the contestant was wrong, or other processes were at work."""
 
 Show = Callable[[Sequence[Row]], None]
 """Takes each group of rows as it is ready."""
