@@ -1,6 +1,7 @@
 """Whether two contestants computed the same: seen to before anything is timed."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,13 +29,13 @@ def agree(found: Sequence[Tensor], expected: Sequence[Tensor], share: float = 1e
     if shapes[0] != shapes[1]:
         return Agreement(False, f"shapes {shapes[0]} and {shapes[1]}")
     other = found[0] != expected[0]
-    count, lanes, worst = int(other.sum()), other.any(0), 0.0
+    count, lanes, errors = int(other.sum()), other.any(0), []
     for gradient, gradient_ in zip(found[1:], expected[1:], strict=True):
         error = (gradient - gradient_).abs_()
         if error.shape == other.shape:
             error.masked_fill_(lanes, 0.0)
-        # Not built-in max, which would lose NaN.
-        worst = float(torch.maximum(torch.as_tensor(worst), error.max() / gradient_.abs().max()))
+        errors.append(float(error.max() / gradient_.abs().max()))
+    worst = _worst(errors)
     holds = count <= 1 + other.numel() * share and worst <= TOLERANCE
     return Agreement(holds, f"{_words(count, other.numel())}, gradient {worst:.1e}")
 
@@ -63,9 +64,9 @@ def agree_nets(found: Seen, expected: Seen, share: float) -> Agreement:
     pairs = list(zip(found.spikes, expected.spikes, strict=True))
     count, total = sum(int((a != b).sum()) for a, b in pairs), sum(a.numel() for a, _ in pairs)
     output = _distance(found.output, expected.output)
-    gradient = max(_distance(g, expected.gradients[name]) for name, g in found.gradients.items())
+    gradient = _worst(_distance(g, expected.gradients[name]) for name, g in found.gradients.items())
     differ = count / total
-    holds = differ <= share and max(output, gradient) <= max(1e-4, 10 * differ**0.5)
+    holds = differ <= share and _worst((output, gradient)) <= max(1e-4, 10 * differ**0.5)
     return Agreement(holds, f"{_words(count, total)}, output {output:.1e}, gradient {gradient:.1e}")
 
 
@@ -80,6 +81,11 @@ def attempt(check: Callable[[], Agreement]) -> Agreement:
 def reason(error: Exception) -> str:
     """An error in one line."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:120]
+
+
+def _worst(errors: Iterable[float]) -> float:
+    """The largest; NaN is larger than all."""
+    return max(errors, key=lambda error: (math.isnan(error), error), default=0.0)
 
 
 def _words(count: int, total: int) -> str:

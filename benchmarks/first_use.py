@@ -116,7 +116,7 @@ def measure(neuron: str, contestants: Sequence[str], effort: Effort, where: Fact
             seen: dict[str, list[float]] = {phase: [] for phase in PHASES}
             values = []
             try:
-                for _ in range(1 if effort.quick else 3):
+                for _ in range(1 if effort.quick or name != contestants[0] else 3):
                     with TemporaryDirectory() as folder:
                         for phase in PHASES[:2]:
                             (found,) = together(name, neuron, Path(folder), 1)

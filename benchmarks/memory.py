@@ -189,8 +189,11 @@ def run(effort: Effort, where: Facts, show: Show) -> list[Row]:
 
 def main(name: str, contestant: str, shape: str) -> None:
     """In a process of its own: print the peak of one training step."""
-    (case,) = [case for case in {*CASES, *QUICK} if case.name == name and case.shape == tuple(json.loads(shape))]
-    print(peak_here(case, contestant))
+    for case in (*CASES, *QUICK):
+        if case.name == name and case.shape == tuple(json.loads(shape)):
+            print(peak_here(case, contestant))
+            return
+    sys.exit(f"there is no case {name!r} of shape {shape}")
 
 
 if __name__ == "__main__":
