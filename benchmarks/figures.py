@@ -9,18 +9,20 @@ from benchmarks.rows import geometric_mean
 
 OURS = "rheobase"
 COLOURS = ("#2f80c4", "#d96a00", "#7a7a7a", "#5b9f55", "#a05fb4", "#b8a000", "#c94f6d", "#3aa6a6")
-"""Ours first; apart in lightness too."""
+"""Ours first."""
+MARKERS = "osD^vP*X"
+"""Told apart without colour too."""
 
 Table = Sequence[dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """How a table is drawn: a group of bars for each case and phase, a bar for each contestant.
+    """How a table is drawn: a line for each case, size and phase, a mark on it for each contestant.
 
     Attributes:
         title: heading on the page.
-        text: what the bars are.
+        text: what the marks are.
         unit: of the column, on the axis.
         column: of the table.
         phases: that are drawn.
@@ -81,7 +83,7 @@ def groups(figure: Figure, table: Table) -> dict[str, dict[str, float]]:
             continue
         size = f"T={row['T']}, {_count(row['N'])}" if len(sizes[row["case"]]) > 1 else ""
         words = (row["case"] if several else "", size, "" if single_phase else row["phase"])
-        found.setdefault("\n".join(filter(None, words)), {})[row["contestant"]] = float(row[figure.column])
+        found.setdefault(", ".join(filter(None, words)), {})[row["contestant"]] = float(row[figure.column])
     return found
 
 
@@ -91,30 +93,24 @@ def _count(N: str) -> str:
 
 
 def draw(figure: Figure, table: Table, path: Path) -> None:
-    """Write the figure as SVG: bars on a logarithmic axis."""
+    """Write the figure, as SVG if the path says so: a mark for each contestant, on a logarithmic axis."""
     from matplotlib.figure import Figure as Canvas
 
     shown = groups(figure, table)
     names = list(dict.fromkeys(name for values in shown.values() for name in values))
-    canvas = Canvas(figsize=(9, 0.9 + 0.16 * sum(len(values) + 1.5 for values in shown.values())), layout="constrained")
+    canvas = Canvas(figsize=(8, 1.3 + 0.3 * len(shown)), layout="constrained")
     axes = canvas.subplots()
-    ticks, at = [], 0.0
-    for values in shown.values():
-        top = at
-        for name in names:
-            if name in values:
-                axes.barh(at, values[name], 0.85, color=COLOURS[names.index(name) % len(COLOURS)])
-                at += 1
-        ticks.append((top + at - 1) / 2)
-        at += 1.5
-    axes.set_yticks(ticks, list(shown), fontsize=8)
+    for k, name in enumerate(names):
+        at = [(values[name], row) for row, values in enumerate(shown.values()) if name in values]
+        x, y = zip(*at, strict=True)
+        axes.scatter(x, y, 36, COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)], label=name)
+    axes.set_yticks(range(len(shown)), list(shown), fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlabel(figure.unit)
-    axes.grid(axis="x", alpha=0.3)
+    axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
-    handles = [axes.barh(0, 0, color=COLOURS[k % len(COLOURS)]) for k in range(len(names))]
-    axes.legend(handles, names, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=4, frameon=False)
+    canvas.legend(fontsize=8, loc="outside lower center", ncols=4, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(path, metadata={"Date": None})
 
@@ -159,9 +155,9 @@ def pages(results: Path, out: Path) -> str:
         parts += [
             f"## {figure.title}",
             f"{figure.text} Lower is better. Measured on {where}: `python -m benchmarks {name}`, "
-            f"[results/{path.name}](../../results/{path.name}).",
+            f"`results/{path.name}`.",
             f"![{figure.title}]({out.name}/{name}.svg)",
-            "As multiples of Rheobase's:",
+            "As multiples of Rheobase's, geometric mean (smallest - largest):",
             summary(table),
             reasons(table),
         ]
