@@ -103,7 +103,7 @@ def draw(figure: Figure, table: Table, path: Path) -> None:
     for k, name in enumerate(names):
         at = [(values[name], row) for row, values in enumerate(shown.values()) if name in values]
         x, y = zip(*at, strict=True)
-        axes.scatter(x, y, 36, COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)], label=name)
+        axes.scatter(x, y, 36, COLOURS[k % len(COLOURS)], marker=MARKERS[k % len(MARKERS)], label=name)
     axes.set_yticks(range(len(shown)), list(shown), fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
