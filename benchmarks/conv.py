@@ -11,8 +11,9 @@ Phases:
 
 - "training step": clears gradients, runs forward, cross-entropy of the mean over time, backward. No optimizer, so that
   weights stay equal.
-- "norm+neuron": every norm and neuron of the network alone, forward and backward, on the input that it gets there.
-- "products": likewise every convolution and linear layer.
+- "norm+neuron": the same without the products: every convolution and linear layer gives at no cost what it gave once.
+  What is left are norms, neurons, sums and pooling.
+- "products": every convolution and linear layer alone, forward and backward, on the input that it gets there.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from benchmarks.measure import Contest, Effort, compare
 from benchmarks.nets import Kit, Rheobase, SpikingJelly
 from benchmarks.rows import REFUSED, Facts, Row, Show, over_first
 
-PHASES = ("training step", "norm+neuron", "products")
+PHASES = ("training step", "products", "norm+neuron")
 BATCH, T, SIDE = 16, 4, 32
 
 
@@ -102,18 +103,21 @@ def check(case: Case, twin: Kit, peer: Kit) -> Agreement:
 
 
 def contest(kit: Kit, net: nn.Module, case: Case, phase: str) -> Contest:
-    """What is timed of one network in a phase."""
+    """What is timed of one network in a phase; for "norm+neuron" the network is no good for others afterwards."""
     x, labels = case.batch()
-    if phase == PHASES[0]:
-        return Contest(partial(training_step, net, x, labels), partial(kit.release, net))
-    found = nets.parts(net, kit.is_point if phase == PHASES[1] else kit.is_product, x)
-    kit.release(net)
+    if phase == "products":
+        found = nets.parts(net, kit.is_product, x)
+        kit.release(net)
 
-    def run() -> None:
-        for part in found:
-            part()
+        def run() -> None:
+            for part in found:
+                part()
 
-    return Contest(run, partial(kit.release, net))
+        return Contest(run, partial(kit.release, net))
+    if phase == "norm+neuron":
+        net = nets.without(net, kit.is_product, x)
+        kit.release(net)
+    return Contest(partial(training_step, net, x, labels), partial(kit.release, net))
 
 
 def measure(benchmark: str, case: Case, twin: Kit, ours: Kit, peer: Kit, effort: Effort, where: Facts) -> list[Row]:

@@ -45,9 +45,8 @@ FIGURES = {
     ),
     "conv": Figure(
         "Convolutional networks",
-        "Median times of a training step, of its norms and neurons alone, and of its convolutions alone; 32x32, batch "
-        "16.",
-        ("training step", "norm+neuron", "products"),
+        "Median times of a training step, of its convolutions alone, and of all else in it; 32x32, batch 16.",
+        ("training step", "products", "norm+neuron"),
     ),
     "memory": Figure(
         "Memory of a training step",

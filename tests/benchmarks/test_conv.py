@@ -4,13 +4,27 @@ from benchmarks.conv import CASES, PHASES, Case, check, equal_nets, measure, tra
 from benchmarks.lif import spikingjelly_twin
 from benchmarks.measure import Effort
 from benchmarks.memory import check_bits, peak_here, saved_bytes, status
-from benchmarks.nets import MSResNet, Rheobase, dense, gradients, load, ms_resnet, neurons, parts, plain, spikes, vgg
+from benchmarks.nets import (
+    MSResNet,
+    Rheobase,
+    dense,
+    gradients,
+    load,
+    ms_resnet,
+    neurons,
+    parts,
+    plain,
+    spikes,
+    vgg,
+    without,
+)
 from torch import nn
 
 import rheobase as rb
 from benchmarks import fc, memory
 from benchmarks import measure as measuring
 from rheobase.neurons import LIF
+from rheobase.nn import TdBN
 
 QUICK = Effort(quick=True, loaded=True)
 SHAPE = (2, 2, 3, 8, 8)
@@ -81,22 +95,45 @@ def test_the_cases_are_the_networks_that_are_asked_for():
     assert [net.shape[:3] for net in (fc.net(100), fc.net(500))] == [(100, 64, 700), (500, 64, 700)]
 
 
-def test_parts_are_run_alone_with_what_they_get_in_the_network():
+def test_products_are_run_alone_with_what_they_get_in_the_network():
     kit, net = Rheobase(), NETS["ms"](Rheobase())
     x, _ = case("ms").batch()
-    points, products = parts(net, kit.is_point, x), parts(net, kit.is_product, x)
+    products = parts(net, kit.is_product, x)
     assert len(products) == 1 + 4 + 1 + 1
     assert not products[0].arguments[0].requires_grad
     assert products[1].arguments[0].requires_grad
     ran = []
-    handles = [part.module.register_forward_hook(lambda m, *_: ran.append(m)) for part in (*points, *products)]
-    for part in (*points, *products):
+    handles = [part.module.register_forward_hook(lambda m, *_: ran.append(m)) for part in products]
+    for part in products:
         part()
         part()
     for handle in handles:
         handle.remove()
-    assert len(ran) == 2 * (len(points) + len(products))
+    assert len(ran) == 2 * len(products)
     assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_without_its_products_a_network_does_all_else(name):
+    kit, net = Rheobase(), NETS[name](Rheobase())
+    x, labels = case(name).batch()
+    found, y = spikes(kit, net, x)
+    multiplied = []
+    without(net, kit.is_product, x)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(lambda *_: multiplied.append(1))
+    again, z = spikes(kit, net, torch.zeros_like(x))
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    assert torch.equal(y, z)
+    training_step(net, x, labels)
+    first = gradients(net)
+    training_step(net, x, labels)
+    assert all(torch.equal(g, first[name]) for name, g in gradients(net).items())
+    assert not multiplied
+    norms = [module for module in net.modules() if isinstance(module, TdBN)]
+    assert all(norm.weight.grad.abs().max() > 0 for norm in norms)
+    assert all(m.weight.grad is None for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear))
 
 
 def test_rows_of_a_network_have_all_phases_of_both(facts):
