@@ -162,8 +162,8 @@ def compare(contests: Mapping[str, Contest], effort: Effort) -> tuple[dict[str, 
     Waits and measures anew while others are at work, a few times; then gives up and returns no medians. With
     `effort.loaded` it measures once and returns what it saw.
     """
-    used, patience = "", 5 if effort.quick else 60
-    for _ in range(1 if effort.loaded else 2 if effort.quick else 5):
+    used, patience = "", 5 if effort.quick else 20
+    for _ in range(1 if effort.loaded else 2 if effort.quick else 3):
         if not effort.loaded:
             wait_for_calm(patience)
         with Others() as others:

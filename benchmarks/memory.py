@@ -142,7 +142,7 @@ def measure(case: Case, effort: Effort, where: Facts) -> list[Row]:
         kit.release(net)
     try:
         for name in present:
-            peaks = [peak(case, name) / MIB for _ in range(1 if effort.quick else 3)]
+            peaks = [peak(case, name) / MIB for _ in range(1 if effort.quick else 2)]
             found[PHASES[1]][name] = statistics.median(peaks)
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         notes[PHASES[1]] = f"no peak: {error}"[:120]
