@@ -9,6 +9,8 @@ ARGS ?=
 RECIPES ?= fashion-mnist
 SEEDS ?= 0
 RESULTS ?= runs/reproduced.csv
+BENCHMARKS ?= neuron fc conv memory compile parallel_reset
+BENCH_FLAGS ?=
 TYPED := --jaxtyping-packages=rheobase,beartype.beartype
 NONE_IS_FINE = $(if $(ARGS),|| test $$? -eq 5)
 
@@ -28,6 +30,7 @@ help: ## Show this
 	@echo '  PYTHON=...     the Python to make $(VENV) with (3.11 or newer)'
 	@echo '  PIP_FLAGS=...  options for pip, such as --extra-index-url URL of an index with a smaller, CPU-only torch'
 	@echo '  ARGS=...       options for pytest: make test ARGS="tests/neurons -x"'
+	@echo '  BENCHMARKS=... BENCH_FLAGS=...  what `make bench` measures: make bench BENCHMARKS="fc conv" BENCH_FLAGS=--quick'
 	@echo '  RECIPES=... SEEDS=...  what `make reproduce` trains: make reproduce RECIPES=mnist SEEDS="0 1 2"'
 
 demo: $(INSTALLED) ## Train a spiking ResNet on handwritten digits and write its report: minutes, no download of data
@@ -52,8 +55,10 @@ docs: $(GROUP)docs ## Build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 	@echo 'docs: open docs/_build/html/index.html'
 
-bench: $(INSTALLED) ## Time the fused neurons on this machine
-	$(BIN)/python -m benchmarks neuron
+bench: $(INSTALLED) ## Measure against other libraries on this machine, which must be idle: half an hour
+	@status=0; for name in $(BENCHMARKS); do \
+		$(BIN)/python -m benchmarks $$name $(BENCH_FLAGS) || status=$$?; \
+	done; exit $$status
 
 reproduce: $(INSTALLED) ## Train the slow recipes and append what was measured to runs/reproduced.csv: hours
 	@set -e; for recipe in $(RECIPES); do for seed in $(SEEDS); do \

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.measure import IDLE, ROOT, Effort, facts, load
-from benchmarks.peers import PeersMissingError, environment
+from benchmarks.peers import PEERS, PeersMissingError, environment
 from benchmarks.registry import BENCHMARKS
 from benchmarks.rows import BUSY, REFUSED, SHOWN, Row, line, ratios, write_csv
 from rheobase.scan.allocator import keep_memory
@@ -30,13 +30,13 @@ def main(arguments: Sequence[str]) -> int:
 
     if not options.inside:
         now = load()
-        print(f"load average per core: {now:.2f}", flush=True)
+        print(f"other processes use {now:.2f} of a core", flush=True)
         if now > IDLE and not options.loaded:
             print(f"that is above {IDLE}: wait, or pass --loaded for times not to be believed", file=sys.stderr)
             return 2
     if benchmark.peers and not options.inside:
         try:
-            python = environment(benchmark.peers)
+            python = environment(PEERS)
         except PeersMissingError as error:
             print(error, file=sys.stderr)
             return 2
@@ -56,9 +56,9 @@ def main(arguments: Sequence[str]) -> int:
         write_csv(out, rows)
     summary = {"benchmark": options.name, "ratios": ratios(rows), "loaded": options.loaded, **asdict(where)}
     print(json.dumps(summary))
-    if any(row.note.startswith(REFUSED) for row in rows):
+    if any(REFUSED in row.note for row in rows):
         return 1
-    return 2 if any(row.note.startswith(BUSY) for row in rows) else 0
+    return 2 if any(BUSY in row.note for row in rows) else 0
 
 
 def show(rows: Sequence[Row]) -> None:

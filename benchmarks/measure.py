@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CALM = 0.1
 """Other processes may use this much of one core while we measure."""
 IDLE = 0.5
-"""Load average per core above which nothing is measured."""
+"""Above this much of one core, used by others, no benchmark starts."""
+ENOUGH = 10.0
+"""Seconds for one contestant, where its calls are slow."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,20 @@ class Others:
     share: float | None = None
 
     def __enter__(self) -> "Others":
-        self._before = _busy(), time.process_time(), time.perf_counter()
+        self._before = _busy(), _own(), time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
         busy, own, wall = self._before
         now = _busy()
         if busy is not None and now is not None:
-            foreign = (now - busy) - (time.process_time() - own)
+            foreign = (now - busy) - (_own() - own)
             self.share = max(0.0, foreign / (time.perf_counter() - wall))
+
+
+def _own() -> float:
+    """Seconds of processor time that this process and the children it has waited for have used."""
+    return sum(os.times()[:4])
 
 
 def _busy() -> float | None:
@@ -82,8 +89,13 @@ def wait_for_calm(seconds: float) -> None:
 
 
 def load() -> float:
-    """Load average of the last minute per core; 0 where the system does not say."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
+    """What other processes use of one core just now; 0 where the system does not say.
+
+    Not the load average, in which a benchmark that has just ended would count.
+    """
+    with Others() as others:
+        time.sleep(2.0)
+    return others.share or 0.0
 
 
 @dataclass(frozen=True)
@@ -113,9 +125,12 @@ def alternate(contests: Mapping[str, Contest], seconds: float, least: int = 7, m
 
     A repetition takes all in turn, each once untimed and once timed, so that the timed call finds its own data in the
     caches. Threads that OpenMP leaves spinning for some milliseconds count against whoever comes next and has threads
-    of its own, as they do in a network. Repeats until `seconds` have passed, `least` to `most` times.
+    of its own, as they do in a network. Repeats until `seconds` have passed, `least` to `most` times. Who is so slow
+    that this would take minutes sits out: after `ENOUGH` seconds and three timed calls, or, where a single call takes
+    half of that, after that one.
     """
     times: dict[str, list[float]] = {name: [] for name in contests}
+    spent = dict.fromkeys(contests, 0.0)
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -125,8 +140,16 @@ def alternate(contests: Mapping[str, Contest], seconds: float, least: int = 7, m
             if repetition >= least and time.perf_counter() > end:
                 break
             for name, contest in contests.items():
-                contest.seconds()
+                if spent[name] > ENOUGH and (len(times[name]) >= 3 or times[name][0] > ENOUGH / 2):
+                    continue
+                first = contest.seconds()
+                spent[name] += first
+                if not times[name] and first > ENOUGH / 2:
+                    times[name].append(first)
+                    spent[name] += ENOUGH
+                    continue
                 times[name].append(contest.seconds())
+                spent[name] += times[name][-1]
     finally:
         if collecting:
             gc.enable()
@@ -139,12 +162,12 @@ def compare(contests: Mapping[str, Contest], effort: Effort) -> tuple[dict[str, 
     Waits and measures anew while others are at work, a few times; then gives up and returns no medians. With
     `effort.loaded` it measures once and returns what it saw.
     """
-    used, patience = "", 5 if effort.quick else 60
-    for _ in range(1 if effort.loaded else 2 if effort.quick else 5):
+    used, patience = "", 5 if effort.quick else 20
+    for _ in range(1 if effort.loaded else 2 if effort.quick else 3):
         if not effort.loaded:
             wait_for_calm(patience)
         with Others() as others:
-            medians = alternate(contests, 0.5 if effort.quick else 3.0)
+            medians = alternate(contests, *((0.3, 3) if effort.quick else (3.0, 7)))
         if others.share is None or others.share < CALM:
             return medians, ""
         used = f"other processes used {others.share:.2f} of a core"

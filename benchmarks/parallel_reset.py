@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Contest, Effort, compare
-from benchmarks.rows import REFUSED, Facts, Row, Show
+from benchmarks.rows import REFUSED, Facts, Row, Show, over_first
 from rheobase.neurons import LIF
 
 CASE = "LIF tau=2, threshold 1, reset to zero, spikes only"
@@ -75,7 +75,6 @@ def measure(T: int, N: int, effort: Effort, where: Facts) -> list[Row]:
     times, note = compare({**contests, "copy": Contest(lambda: copy.copy_(x))}, effort)
 
     def row(name: str) -> Row:
-        mine, first = times.get(name), times.get("rheobase")
         return Row(
             benchmark="parallel_reset",
             contestant=name,
@@ -84,8 +83,8 @@ def measure(T: int, N: int, effort: Effort, where: Facts) -> list[Row]:
             T=T,
             N=N,
             phase="forward",
-            median_ms=mine,
-            ratio_to_rheobase=mine / first if mine is not None and first is not None else None,
+            median_ms=times.get(name),
+            ratio=over_first(times, name, "rheobase"),
             agreement=words,
             copy_ms=times.get("copy"),
             facts=where,

@@ -4,42 +4,79 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import ROOT
 
 
 class PeersMissingError(RuntimeError):
-    """The peers could not be installed."""
+    """None of the peers could be installed."""
 
 
-def folder(requirements: Sequence[str]) -> Path:
+@dataclass(frozen=True)
+class Peer:
+    """What pip installs for one library.
+
+    Attributes:
+        requirements: pinned.
+        alone: without their dependencies, so that `requirements` names all that is imported.
+    """
+
+    requirements: tuple[str, ...]
+    alone: bool = True
+
+
+PEERS: dict[str, Peer] = {
+    "spikingjelly": Peer(("spikingjelly==2.0.0", "loguru==0.7.3")),
+    "snntorch": Peer(("snntorch==1.0.0",)),
+    "norse": Peer(("norse==1.1.0", "nir==1.0.8", "nirtorch==2.6", "h5py==3.16.0")),
+    "sinabs": Peer(("sinabs==3.1.0", "nir==1.0.8", "nirtorch==2.6", "h5py==3.16.0", "pbr==7.1.3")),
+    "spyx": Peer(("spyx==1.0.0", "jax[cpu]==0.10.2", "flax==0.12.8"), alone=False),
+}
+"""Without dependencies where these are torchvision, torchaudio or plotting, which nothing here imports."""
+
+
+def folder(peers: Iterable[Peer]) -> Path:
     """Where the environment lies: `$RHEOBASE_PEERS`, default `~/.cache/rheobase/peers`, then a hash of its contents."""
     base = Path(os.environ.get("RHEOBASE_PEERS") or Path.home() / ".cache" / "rheobase" / "peers")
-    content = "\n".join([*requirements, (ROOT / "constraints.txt").read_text(), str(ROOT), sys.version])
+    wanted = [" ".join(peer.requirements) for peer in peers]
+    content = "\n".join([*wanted, (ROOT / "constraints.txt").read_text(), str(ROOT), sys.version])
     return base / hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def environment(requirements: Sequence[str]) -> Path:
+def environment(peers: dict[str, Peer]) -> Path:
     """The Python of an environment that has Rheobase (editable) and the peers; made on the first call.
 
-    The peers come without their dependencies, so `requirements` names what they import.
+    A peer that cannot be installed is named and left out; the next call tries again.
 
     Raises:
-        PeersMissingError: pip could not get them.
+        PeersMissingError: pip could get Rheobase itself or all of the peers not.
     """
-    home = folder(requirements)
+    home = folder(peers.values())
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    complete = home / "complete"
-    if complete.exists():
-        return python
-    print(f"making an environment for {', '.join(requirements)} in {home}", flush=True)
-    _run([sys.executable, "-m", "venv", "--clear", str(home)], home)
     pip = [str(python), "-m", "pip", "install", "--quiet"]
-    _run([*pip, "--constraint", str(ROOT / "constraints.txt"), "--editable", str(ROOT)], home)
-    _run([*pip, "--no-deps", *requirements], home)
-    complete.touch()
+    base = home / "complete"
+    if not base.exists():
+        print(f"making an environment for {', '.join(peers)} in {home}", flush=True)
+        _run([sys.executable, "-m", "venv", "--clear", str(home)], home)
+        _run([*pip, "--constraint", str(ROOT / "constraints.txt"), "--editable", str(ROOT)], home)
+        base.touch()
+    failed: list[PeersMissingError] = []
+    for name, peer in peers.items():
+        done = home / f"complete-{name}"
+        if done.exists():
+            continue
+        try:
+            alone = ["--no-deps"] if peer.alone else ["--constraint", str(ROOT / "constraints.txt")]
+            _run([*pip, *alone, *peer.requirements], home)
+            done.touch()
+        except PeersMissingError as error:
+            failed.append(error)
+            print(f"{name} is left out: {error}", file=sys.stderr, flush=True)
+    if peers and len(failed) == len(peers):
+        raise failed[0]
     return python
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import neuron, parallel_reset
+from benchmarks import conv, fc, first_use, memory, neuron, parallel_reset
 from benchmarks.measure import Effort
 from benchmarks.rows import Facts, Row, Show
 
@@ -14,14 +14,18 @@ class Benchmark:
 
     Attributes:
         run: measures and returns the rows; calls `show` with each group of rows as it is ready.
-        peers: what the contestants install, as pip requirements without their dependencies; empty: nothing.
+        peers: whether it needs the contestants' environment.
     """
 
     run: Callable[[Effort, Facts, Show], list[Row]]
-    peers: tuple[str, ...] = ()
+    peers: bool = True
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "neuron": Benchmark(neuron.run, neuron.PEERS),
-    "parallel_reset": Benchmark(parallel_reset.run),
+    "neuron": Benchmark(neuron.run),
+    "fc": Benchmark(fc.run),
+    "conv": Benchmark(conv.run),
+    "memory": Benchmark(memory.run),
+    "compile": Benchmark(first_use.run),
+    "parallel_reset": Benchmark(parallel_reset.run, peers=False),
 }

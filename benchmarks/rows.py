@@ -3,7 +3,7 @@
 import csv
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -19,15 +19,17 @@ class Facts:
     torch: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One contestant in one case and phase; no times where it was not timed, and `note` says why.
+    """One contestant in one case and phase; no value where it was not measured, and `note` says why.
 
     Attributes:
-        N: neurons of one step; inputs are `[T, N]` in fp32.
-        median_ms, copy_ms: median time, and that of a plain copy of the input.
-        ratio_to_rheobase: this contestant's median over that of Rheobase in the same repetitions.
+        N: neurons of one step, all samples and layers.
+        median_ms: median time; None where memory was measured.
+        mib: memory in MiB; None where time was measured.
+        ratio: this contestant's value over that of Rheobase, measured in turns with it.
         agreement: what the correctness check saw before anything was timed.
+        copy_ms: where it tells something, the time that copying the same bytes takes.
     """
 
     benchmark: str
@@ -37,10 +39,11 @@ class Row:
     T: int
     N: int
     phase: str
-    median_ms: float | None
-    ratio_to_rheobase: float | None
-    agreement: str
-    copy_ms: float | None
+    median_ms: float | None = None
+    mib: float | None = None
+    ratio: float | None = None
+    agreement: str = ""
+    copy_ms: float | None = None
     facts: Facts
     note: str = ""
 
@@ -55,7 +58,7 @@ def _word(value: object) -> str:
 
 
 REFUSED, BUSY = "refused", "not timed"
-"""How the note of a row without times begins: the contestant was wrong, or other processes were at work."""
+"""What the note of a row without times says: the contestant was wrong, or other processes were at work."""
 
 Show = Callable[[Sequence[Row]], None]
 """Takes each group of rows as it is ready."""
@@ -77,23 +80,39 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-SHOWN = ("contestant", "T", "N", "phase", "median_ms", "ratio_to_rheobase", "copy_ms", "agreement", "note")
-_WIDTHS = (22, 4, 9, 18, 10, 18, 9, 42, 0)
+SHOWN = ("contestant", "case", "T", "N", "phase", "median_ms", "mib", "ratio", "copy_ms", "agreement", "note")
+_WIDTHS = (22, 18, 4, 9, 20, 10, 9, 8, 9, 46, 0)
 
 
 def line(cells: Sequence[str]) -> str:
-    """One line of the printed table, whose columns are `SHOWN`."""
-    return " ".join(cell.ljust(width) for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
+    """One line of the printed table, whose columns are `SHOWN`; long cells are cut."""
+    cut = [cell if not width else cell[:width] for cell, width in zip(cells, _WIDTHS, strict=True)]
+    return " ".join(cell.ljust(width) for cell, width in zip(cut, _WIDTHS, strict=True)).rstrip()
+
+
+def over_first(values: dict[str, float], contestant: str, first: str) -> float | None:
+    """A contestant's value over the first's, where both were measured."""
+    mine, base = values.get(contestant), values.get(first)
+    return mine / base if mine is not None and base is not None else None
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))
 
 
 def ratios(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
-    """contestant -> phase -> "T=4 N=32768" -> ratio, and "geometric mean" over them; timed peers only."""
+    """contestant -> phase -> "T=4 N=32768" -> ratio, and "geometric mean" over them; measured peers only.
+
+    Where a table has several cases, their names stand before T and N.
+    """
     found: dict[str, dict[str, dict[str, float]]] = {}
+    several = len({row.case for row in rows}) > 1
     for row in rows:
-        if row.ratio_to_rheobase is not None and row.contestant != "rheobase":
+        if row.ratio is not None and row.contestant != "rheobase":
             cases = found.setdefault(row.contestant, {}).setdefault(row.phase, {})
-            cases[f"T={row.T} N={row.N}"] = round(row.ratio_to_rheobase, 3)
+            cases[f"{row.case}, T={row.T} N={row.N}" if several else f"T={row.T} N={row.N}"] = round(row.ratio, 3)
     for phases in found.values():
         for cases in phases.values():
-            cases["geometric mean"] = round(math.exp(sum(map(math.log, cases.values())) / len(cases)), 3)
+            cases["geometric mean"] = round(geometric_mean(cases.values()), 3)
     return found

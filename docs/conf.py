@@ -1,18 +1,23 @@
 """Sphinx: Markdown pages, and the reference from the docstrings, which are Markdown too."""
 
 import re
+import sys
 from importlib.metadata import version as installed
+from pathlib import Path
 
 from docutils.nodes import SkipNode, math_block
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util.logging import getLogger
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # benchmarks/ is not part of the installed package
 
 project = "Rheobase"
 author = copyright = "The Rheobase authors"
 version = release = installed("rheobase")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "explanation/measured"]
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"Rheobase {release}"
@@ -60,6 +65,16 @@ def draw_math(translator, node):
     raise SkipNode
 
 
+def draw_measured(app):
+    """The figures and tables of explanation/performance.md, from the committed tables."""
+    from benchmarks.figures import pages
+
+    out = Path(app.srcdir) / "explanation" / "measured"
+    out.mkdir(exist_ok=True)
+    (out / "measured.md").write_text(pages(ROOT / "results", out))
+
+
 def setup(app):
+    app.connect("builder-inited", draw_measured)
     app.connect("autodoc-process-docstring", to_rst, priority=400)  # before napoleon, which reads the sections
     app.add_html_math_renderer("mathml", (draw_math, None), (draw_math, None))

@@ -1,8 +1,12 @@
 import csv
 import json
+import re
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from benchmarks.figures import FIGURES
 from benchmarks.registry import BENCHMARKS, Benchmark
 from benchmarks.rows import Row
 
@@ -12,7 +16,20 @@ from benchmarks import __main__ as program
 @pytest.fixture
 def run(monkeypatch, facts):
     """The program with one benchmark, `tiny`, on an idle machine."""
-    row = Row("tiny", "peer", "1", "case", 4, 64, "forward", 2.0, 2.0, "equal", 0.5, facts)
+    row = Row(
+        benchmark="tiny",
+        contestant="peer",
+        version="1",
+        case="case",
+        T=4,
+        N=64,
+        phase="forward",
+        median_ms=2.0,
+        ratio=2.0,
+        agreement="equal",
+        copy_ms=0.5,
+        facts=facts,
+    )
     state = SimpleNamespace(rows=[row], effort=None, row=row)
 
     def tiny(effort, where, show):
@@ -20,15 +37,31 @@ def run(monkeypatch, facts):
         show(state.rows)
         return state.rows
 
-    monkeypatch.setitem(BENCHMARKS, "tiny", Benchmark(tiny))
+    monkeypatch.setitem(BENCHMARKS, "tiny", Benchmark(tiny, peers=False))
     monkeypatch.setattr(program, "load", lambda: 0.0)
     monkeypatch.setattr(program, "keep_memory", lambda: False)
     state.main = program.main
     return state
 
 
-def test_the_registry_has_the_neuron_benchmark_with_pinned_peers():
-    assert all("==" in requirement for requirement in BENCHMARKS["neuron"].peers)
+def test_the_registry_has_all_benchmarks_and_every_one_is_drawn():
+    assert (
+        BENCHMARKS.keys()
+        == FIGURES.keys()
+        == {
+            "neuron",
+            "fc",
+            "conv",
+            "memory",
+            "compile",
+            "parallel_reset",
+        }
+    )
+
+
+def test_make_bench_runs_them_all():
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    assert set(re.search(r"^BENCHMARKS \?= (.*)$", makefile, re.M)[1].split()) == BENCHMARKS.keys()
 
 
 def test_a_run_prints_a_table_writes_the_file_and_ends_with_json(run, tmp_path, capsys):
@@ -36,7 +69,7 @@ def test_a_run_prints_a_table_writes_the_file_and_ends_with_json(run, tmp_path, 
     assert run.main(["tiny", "--out", str(out)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert json.loads(printed[-1])["ratios"]["peer"]["forward"]["T=4 N=64"] == 2.0
-    assert printed[-2].split()[:5] == ["peer", "4", "64", "forward", "2"]
+    assert printed[-2].split()[:6] == ["peer", "case", "4", "64", "forward", "2"]
     with out.open() as file:
         assert [row["contestant"] for row in csv.DictReader(file)] == ["peer"]
 
@@ -58,9 +91,11 @@ def test_a_busy_machine_is_refused_unless_told(run, monkeypatch, capsys, tmp_pat
     assert run.main(["tiny", "--loaded"]) == 0
 
 
-@pytest.mark.parametrize(("note", "status"), [("refused: wrong", 1), ("not timed: busy", 2), ("skipped: big", 0)])
-def test_the_exit_status_says_what_went_wrong(run, facts, note, status):
-    run.rows = [Row("tiny", "peer", "1", "case", 4, 64, "forward", None, None, "", None, facts, note)]
+@pytest.mark.parametrize(
+    ("note", "status"), [("refused: wrong", 1), ("not timed: busy", 2), ("skipped: big", 0), ("not here: X", 0)]
+)
+def test_the_exit_status_says_what_went_wrong(run, note, status):
+    run.rows = [replace(run.row, median_ms=None, ratio=None, note=note)]
     assert run.main(["tiny", "--quick"]) == status
 
 
@@ -72,7 +107,7 @@ def test_an_unknown_name_is_an_error(run, capsys):
 
 def test_peers_run_in_their_own_environment(run, monkeypatch, tmp_path):
     commands = []
-    monkeypatch.setitem(BENCHMARKS, "tiny", Benchmark(lambda *_: [], peers=("a==1",)))
+    monkeypatch.setitem(BENCHMARKS, "tiny", Benchmark(lambda *_: []))
     monkeypatch.setattr(program, "environment", lambda peers: tmp_path / "python")
     monkeypatch.setattr(
         program.subprocess, "run", lambda c, **_: commands.append(c) or SimpleNamespace(returncode=7, stdout="")

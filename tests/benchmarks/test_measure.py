@@ -1,4 +1,6 @@
 import gc
+import subprocess
+import sys
 
 import pytest
 from benchmarks.measure import Contest, Effort, Others, alternate, compare, facts
@@ -34,10 +36,24 @@ def test_repeats_until_the_time_is_used_up(monkeypatch):
 
     def call():
         calls.append(1)
-        now[0] += 1.0
+        now[0] += 0.25
 
-    alternate({"a": Contest(call)}, seconds=20.0, least=2)
-    assert len(calls) == 22  # 10 repetitions end at 20.0, which is not past the end
+    alternate({"a": Contest(call)}, seconds=5.0, least=2)
+    assert len(calls) == 22  # 10 repetitions end at 5.0, which is not past the end
+
+
+def test_slow_contestants_sit_out_after_three_calls_and_very_slow_ones_after_one(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+    calls = []
+
+    def contest(name, seconds):
+        return Contest(lambda: calls.append(name) or now.__setitem__(0, now[0] + seconds))
+
+    contests = {"quick": contest("quick", 0.1), "slow": contest("slow", 2.0), "very": contest("very", 50.0)}
+    medians = alternate(contests, seconds=0.0, least=5)
+    assert (calls.count("quick"), calls.count("slow"), calls.count("very")) == (10, 6, 1)
+    assert medians == {"quick": pytest.approx(100), "slow": pytest.approx(2000), "very": pytest.approx(50000)}
 
 
 class Busy(Others):
@@ -53,7 +69,7 @@ class Quiet(Others):
 @pytest.fixture
 def contests(monkeypatch):
     monkeypatch.setattr(measure, "wait_for_calm", lambda _: None)
-    monkeypatch.setattr(measure, "alternate", lambda contests, _: dict.fromkeys(contests, 1.0))
+    monkeypatch.setattr(measure, "alternate", lambda contests, *_: dict.fromkeys(contests, 1.0))
     return {"a": Contest(lambda: None)}
 
 
@@ -75,7 +91,7 @@ def test_a_quiet_machine_gives_times(contests, monkeypatch):
 def test_others_are_what_the_system_did_beyond_us(monkeypatch):
     busy, own, wall = iter([100.0, 103.0]), iter([10.0, 11.0]), iter([0.0, 4.0])
     monkeypatch.setattr(measure, "_busy", lambda: next(busy))
-    monkeypatch.setattr(measure.time, "process_time", lambda: next(own))
+    monkeypatch.setattr(measure, "_own", lambda: next(own))
     monkeypatch.setattr(measure.time, "perf_counter", lambda: next(wall))
     with Others() as others:
         pass
@@ -94,3 +110,15 @@ def test_facts_are_filled_in():
     assert found.threads >= 1
     assert found.machine.endswith("cores")
     assert found.date.count("-") == 2
+
+
+def test_work_of_children_is_our_own():
+    before = measure._own()
+    subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
+    assert measure._own() > before
+
+
+def test_load_is_what_others_use_now(monkeypatch):
+    monkeypatch.setattr(measure.time, "sleep", lambda _: None)
+    monkeypatch.setattr(measure, "Others", Busy)
+    assert measure.load() == 0.7

@@ -45,8 +45,8 @@ def test_a_neuron_that_differs_is_refused(monkeypatch):
 
 def test_rows_of_one_size(facts, monkeypatch):
     short = measuring.alternate
-    monkeypatch.setattr(measuring, "alternate", lambda contests, _: short(contests, 0.0, least=1))
+    monkeypatch.setattr(measuring, "alternate", lambda contests, *_: short(contests, 0.0, 1, 1))
     fused, scan = measure(16, 2, Effort(quick=True, loaded=True), facts)
-    assert fused.ratio_to_rheobase == 1.0
-    assert scan.ratio_to_rheobase == scan.median_ms / fused.median_ms
+    assert fused.ratio == 1.0
+    assert scan.ratio == scan.median_ms / fused.median_ms
     assert scan.agreement.startswith("fp64 equal, fp32 0 of 32 differ")
