@@ -115,7 +115,8 @@ def exponential_integrate_and_fire(
 class EIF(Neuron):
     r"""Exponential integrate-and-fire: $h_t = v_{t-1} + (x_t - v_{t-1} + e_t)/\tau$.
 
-    The upstroke is $e_t = \Delta e^{(v_{t-1} - \vartheta_r)/\Delta}$; $s_t = H(h_t - \vartheta)$; a spike resets to $v_r$.
+    The upstroke is $e_t = \Delta e^{(v_{t-1} - \vartheta_r)/\Delta}$. $s_t = H(h_t - \vartheta)$; a spike resets
+    to $v_r$.
 
     ODE: $\tau\,dv/dt = -v + \Delta e^{(v - \vartheta_r)/\Delta} + x$, explicit Euler with a step of one.
     Units: dimensionless, times in steps.
@@ -191,7 +192,8 @@ def adaptive_exponential(
 class AdEx(Neuron):
     r"""Adaptive exponential: $h_t = v_{t-1} + (x_t - v_{t-1} + e_t - w_{t-1})/\tau$.
 
-    The upstroke is $e_t = \Delta e^{(v_{t-1} - \vartheta_r)/\Delta}$; $s_t = H(h_t - \vartheta)$; a spike resets to $v_r$.
+    The upstroke is $e_t = \Delta e^{(v_{t-1} - \vartheta_r)/\Delta}$. $s_t = H(h_t - \vartheta)$; a spike resets
+    to $v_r$.
     Adaptation: $w_t = w_{t-1} + (a\,v_{t-1} - w_{t-1})/\tau_w + b\,s_t$.
 
     ODE: $\tau\,dv/dt = -v + \Delta e^{(v - \vartheta_r)/\Delta} - w + x$, $\tau_w\,dw/dt = a v - w$; explicit Euler
