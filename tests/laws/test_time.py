@@ -21,7 +21,7 @@ def seeded(run, *arguments):
 @pytest.mark.parametrize("cut", [1, 3, 6])
 @pytest.mark.parametrize("neuron", STREAMABLE)
 def test_two_chunks_give_the_whole(laws, neuron, cut, engine):
-    x, module = laws.signal(neuron, 7, 3, 50), laws.make(neuron)
+    x, module = laws.signal(neuron, 7, 3, 50), laws.make(neuron, T=7)
     with rb.engine(engine):
         whole, last = seeded(rb.call, module, x)
         with rb.stream(module) as run:
@@ -33,7 +33,7 @@ def test_two_chunks_give_the_whole(laws, neuron, cut, engine):
 
 @pytest.mark.parametrize("neuron", STREAMABLE)
 def test_gradients_flow_through_the_state_between_chunks(laws, neuron):
-    x, module = laws.signal(neuron, 6, 2, 20).requires_grad_(), laws.make(neuron)
+    x, module = laws.signal(neuron, 6, 2, 20).requires_grad_(), laws.make(neuron, T=6)
     (key,) = rb.call(module, x[:1])[1]
     state = tuple(s.requires_grad_() for s in laws.warm(neuron, module, x))
     wanted = [x, *state, *module.parameters()]
@@ -46,20 +46,20 @@ def test_gradients_flow_through_the_state_between_chunks(laws, neuron):
 
 @pytest.mark.parametrize("neuron", sorted(NEURONS))
 def test_a_call_remembers_nothing(laws, neuron):
-    x, module = laws.signal(neuron, 5, 2, 20), laws.make(neuron)
+    x, module = laws.signal(neuron, 5, 2, 20), laws.make(neuron, T=5)
     assert torch.equal(seeded(module, x), seeded(module, x))
 
 
 @pytest.mark.parametrize("neuron", sorted(name for name, entry in NEURONS.items() if entry.stochastic))
 def test_a_stochastic_neuron_draws_anew(laws, neuron):
-    x, module = laws.signal(neuron, 5, 2, 20), laws.make(neuron)
+    x, module = laws.signal(neuron, 5, 2, 20), laws.make(neuron, T=5)
     assert not torch.equal(module(x), module(x))
 
 
 @pytest.mark.parametrize("engine", ["cpu", "reference"])
 @pytest.mark.parametrize("neuron", CAUSAL)
 def test_the_future_does_not_change_the_past(laws, neuron, engine):
-    x, module = laws.signal(neuron, 9, 2, 90), laws.make(neuron)
+    x, module = laws.signal(neuron, 9, 2, 90), laws.make(neuron, T=9)
     other = x.clone()
     other[4:] = -2 * x[4:]
     with rb.engine(engine):
@@ -70,10 +70,11 @@ def test_the_future_does_not_change_the_past(laws, neuron, engine):
 
 @pytest.mark.parametrize("neuron", sorted(NEURONS))
 def test_permuting_the_batch_permutes_the_output(laws, neuron):
-    x, module, order = laws.signal(neuron, 4, 5, 30), laws.make(neuron), torch.tensor([3, 0, 4, 1, 2])
-    inputs = (x, *module.noise(x))
-    y, _ = module.sequence(inputs, None)
-    permuted, _ = module.sequence(tuple(i[:, order] for i in inputs), None)
+    x, module, order = laws.signal(neuron, 4, 5, 30), laws.make(neuron, T=4), torch.tensor([3, 0, 4, 1, 2])
+    noise = module.noise(x)  # belongs to the sample, so it is permuted with it
+    y, _ = module.sequence((x, *noise) if noise else x, None)
+    x, noise = x[:, order], [n[:, order] for n in noise]
+    permuted, _ = module.sequence((x, *noise) if noise else x, None)
     assert torch.equal(y[:, order], permuted)
 
 

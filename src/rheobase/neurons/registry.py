@@ -17,6 +17,7 @@ class Entry:
         make: the constructor; takes `surrogate=` if it spikes, `detach_reset=` if it resets, and its own arguments.
         causal: the output at t depends on inputs up to t only.
         streamable: runs chunk by chunk with its state handed on.
+        any_T: takes sequences of any length; if not, `make` takes the number of steps as `T=`.
         stochastic: draws random numbers.
         closed_form: has `membrane(x, t)`, what step t compares with the threshold (or, if it does not spike, gives out)
             under constant current x from rest, up to the first spike.
@@ -26,6 +27,7 @@ class Entry:
     make: Callable[..., Neuron]
     causal: bool = True
     streamable: bool = True
+    any_T: bool = True  # noqa: N815
     stochastic: bool = False
     closed_form: bool = True
     drive: float = 2.0

@@ -1,6 +1,8 @@
 """What a step cannot say, and what to say instead."""
 
+import re
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 _LAYER = "put a layer before the neuron, or rb.nn.Recurrent around it where the spikes feed back"
@@ -8,11 +10,13 @@ _NOISE = "make the noise a further input, @rb.step(inputs=('x', 'noise'), ...), 
 _ONE = "a step sees one neuron of one sample at a time, so do this before or after it"
 _ITEM = "keep the value a tensor, and choose with torch.where"
 
-_FAMILIES: dict[str, tuple[str, ...]] = {
-    _LAYER: (
-        "matmul", "mm", "mv", "bmm", "dot", "vdot", "addmm", "addmv", "baddbmm", "linear", "convolution", "einsum",
-        "outer", "embedding", "batch_norm", "native_batch_norm", "native_layer_norm",
-    ),
+MATRIX = frozenset({
+    "matmul", "mm", "mv", "bmm", "dot", "vdot", "addmm", "addmv", "baddbmm", "linear", "convolution", "einsum", "outer",
+    "embedding", "batch_norm", "native_batch_norm", "native_layer_norm",
+})  # fmt: skip
+"""Operations that mix neurons: a layer's work."""
+_FAMILIES: dict[str, Iterable[str]] = {
+    _LAYER: MATRIX,
     _NOISE: (
         "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "bernoulli", "normal", "uniform",
         "exponential", "poisson", "multinomial", "geometric", "log_normal", "cauchy", "dropout", "native_dropout",
@@ -95,6 +99,8 @@ def fails(step: str, error: Exception) -> UnsupportedOperationError:
         return UnsupportedOperationError(step, "branches in Python on a tensor's value", _ITEM)
     if "cannot be converted to Scalar" in text:
         return UnsupportedOperationError(step, "takes a Python number out of a tensor", _ITEM)
+    if missing := re.match(r"derivative for aten::(\w+) is not implemented", text):
+        return lacks(step, missing[1])
     if "cannot be multiplied" in text:
         return UnsupportedOperationError(step, f"multiplies matrices ({text})", _LAYER)
     problem = f"does not run on lanes, tensors of equal shape (2,) for every argument ({text})"

@@ -299,7 +299,8 @@ def backward(
     program, lanes = parse(text), _lanes(inputs[0])
     values = hoist(program, params, program.hoisted)
     n_in, n_state, n_out = len(inputs), len(states), len(program.outputs)
-    member, dtype = states[0].dtype if states else inputs[0].dtype, inputs[0].dtype
+    dtype = inputs[0].dtype
+    member = torch.float64 if dtype == torch.float64 else torch.float32
     tile = _tile(program, lanes)
     block, blocks = _blocks(lanes, tile)
     of_param = dict(zip(program.params, params, strict=True))

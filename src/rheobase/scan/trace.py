@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rheobase.scan.ir import BOOLEAN, SPIKES, Arg, Node, Program, live, parse, used
-from rheobase.scan.language import UnsupportedOperationError, fails, lacks
+from rheobase.scan.language import MATRIX, UnsupportedOperationError, fails, lacks
 
 State = tuple[Tensor, ...]
 Rest = float | Callable[..., Tensor | float]
@@ -66,7 +66,7 @@ class _Builder:
         if packet == "rsub":
             return self.emit("sub", args[1], args[0])
         if packet == "div" and kwargs.get("rounding_mode"):
-            raise lacks(self.step, f"div(rounding_mode={kwargs['rounding_mode']!r})")
+            raise self.unsupported(f"div(rounding_mode={kwargs['rounding_mode']!r})")
         if packet == "reciprocal":
             return self.emit("div", 1.0, args[0])
         if packet == "rsqrt":
@@ -97,7 +97,7 @@ class _Builder:
         if packet in _IDENTITY:
             return args[0]  # type: ignore[no-any-return]
         if packet not in _RENAMED:
-            raise lacks(self.step, packet)
+            raise self.unsupported(packet)
         return self.emit(_RENAMED[packet], *args)
 
     def power(self, base: Arg, exponent: Any) -> Arg:
@@ -111,7 +111,10 @@ class _Builder:
             return base
         if exponent == -1.0:
             return self.emit("div", 1.0, base)
-        raise lacks(self.step, f"pow with exponent {exponent if isinstance(exponent, float) else 'that is a tensor'}")
+        raise self.unsupported(f"pow with exponent {exponent}")
+
+    def unsupported(self, operation: str) -> UnsupportedOperationError:
+        return lacks(self.step, operation)
 
     def check_spikes(self) -> None:
         """A spike may enter arithmetic only: comparing one would depend on its dtype and hide a threshold."""
@@ -161,8 +164,9 @@ def trace(
         return values, pullback(args[n_args : n_args + len(values)])
 
     lanes = [torch.full((2,), 0.5, dtype=dtype) for _ in range(n_args)]
-    # Decompose what has no counterpart; leave alone what decomposes into other rounding.
-    table = {op: rule for op, rule in core_aten_decompositions().items() if _packet(op) not in _RENAMED}
+    # Decompose what has no counterpart; leave alone what decomposes into other rounding, or what an error must name.
+    whole = _RENAMED.keys() | MATRIX
+    table = {op: rule for op, rule in core_aten_decompositions().items() if _packet(op) not in whole}
     try:
         primal(*lanes)
         cotangents = [torch.full((2,), 0.5, dtype=dtype) for _ in range(arity["out"] + len(states))]
