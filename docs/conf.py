@@ -2,6 +2,7 @@
 
 import re
 from importlib.metadata import version as installed
+from inspect import getdoc
 
 from docutils.nodes import SkipNode, math_block
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -60,6 +61,26 @@ def draw_math(translator, node):
     raise SkipNode
 
 
+def fill_neurons(app, docname, source):  # noqa: ARG001
+    """Draw the table of neurons from the registry: the first sentence of each docstring, its states and its source."""
+    if docname != "explanation/neurons":
+        return
+    from rheobase.neurons import NEURONS
+
+    rows = [("name", "equation", "emits", "input", "source")]
+    for name, entry in sorted(NEURONS.items()):
+        paragraphs = [" ".join(p.split()) for p in getdoc(entry.make).split("\n\n")]
+        neuron = entry.make() if entry.any_T else entry.make(T=4)
+        found = next(p for p in paragraphs if p.startswith("Source: ")).removeprefix("Source: ")
+        drive = f"{entry.drive / 2:g}"
+        rows.append((f"`{name}`<br>{entry.make.__name__}", paragraphs[0], neuron.emits, drive, found))
+    table = ["```{list-table}", ":header-rows: 1", ""]
+    for row in rows:
+        table += [("* - " if k == 0 else "  - ") + cell for k, cell in enumerate(row)]
+    source[0] = source[0].replace("<!-- the table of neurons -->", "\n".join([*table, "```"]))
+
+
 def setup(app):
+    app.connect("source-read", fill_neurons)
     app.connect("autodoc-process-docstring", to_rst, priority=400)  # before napoleon, which reads the sections
     app.add_html_math_renderer("mathml", (draw_math, None), (draw_math, None))

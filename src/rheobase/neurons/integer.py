@@ -62,7 +62,7 @@ class IntegerLIF(Neuron):
 
 
 def expand_integer(y: Tensor, levels: int) -> Tensor:
-    r"""Whole numbers as binary sub-steps: step t becomes $Dt, \dots, Dt + D - 1$, of which the first $y_t$ fire.
+    r"""Whole numbers as binary sub-steps: step t becomes steps $Dt$ to $Dt + D - 1$, of which the first $y_t$ fire.
 
     A linear layer without bias (or with its bias divided by D), applied to every sub-step and summed by
     `sum_substeps`, gives what it gives for y: $W y_t = \sum_k W b_{Dt+k}$.
