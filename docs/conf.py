@@ -67,13 +67,13 @@ def fill_neurons(app, docname, source):  # noqa: ARG001
         return
     from rheobase.neurons import NEURONS
 
-    rows = [("name", "equation", "emits", "input", "source")]
+    rows = [("name", "equation", "states", "emits", "input", "source")]
     for name, entry in sorted(NEURONS.items()):
         paragraphs = [" ".join(p.split()) for p in getdoc(entry.make).split("\n\n")]
         neuron = entry.make() if entry.any_T else entry.make(T=4)
         found = next(p for p in paragraphs if p.startswith("Source: ")).removeprefix("Source: ")
-        drive = f"{entry.drive / 2:g}"
-        rows.append((f"`{name}`<br>{entry.make.__name__}", paragraphs[0], neuron.emits, drive, found))
+        cells = (", ".join(neuron.scan.step.state) or "none", neuron.emits, f"{entry.drive / 2:g}", found)
+        rows.append((f"`{name}`<br>{entry.make.__name__}", paragraphs[0], *cells))
     table = ["```{list-table}", ":header-rows: 1", ""]
     for row in rows:
         table += [("* - " if k == 0 else "  - ") + cell for k, cell in enumerate(row)]

@@ -135,9 +135,9 @@ def current_based_leaky_integrator(x: Tensor, i: Tensor, v: Tensor, *, tau_syn: 
 
 @register("cuba_li")
 class CubaLI(Neuron):
-    r"""Current-based leaky integrator, a readout that does not spike.
+    r"""Current-based leaky integrator: $i_t = i_{t-1} + (x_t - i_{t-1})/\tau_s$, $v_t = v_{t-1} + (i_t - v_{t-1})/\tau$.
 
-    $i_t = i_{t-1} + (x_t - i_{t-1})/\tau_s$, $y_t = v_t = v_{t-1} + (i_t - v_{t-1})/\tau$.
+    A readout that does not spike: it gives out $v_t$.
 
     ODE, discretisation, units: those of `CubaLIF` without threshold.
 
@@ -148,9 +148,9 @@ class CubaLI(Neuron):
     Raises:
         ValueError: tau_syn or tau not positive.
 
-    Source: as `CubaLIF`.
+    Source: the ODE is that of CubaLI in NIR, Pedersen et al. 2024, doi:10.1038/s41467-024-52259-9.
 
-    Departures: as `CubaLIF`.
+    Departures: resistance and input weight are one and rest is zero; scale x instead.
     """
 
     def __init__(self, tau_syn: float | Tensor = 2.0, tau: float | Tensor = 2.0) -> None:
