@@ -135,7 +135,7 @@ def current_based_leaky_integrator(x: Tensor, i: Tensor, v: Tensor, *, tau_syn: 
 
 @register("cuba_li")
 class CubaLI(Neuron):
-    r"""Current-based leaky integrator: $i_t = i_{t-1} + (x_t - i_{t-1})/\tau_s$, $v_t = v_{t-1} + (i_t - v_{t-1})/\tau$.
+    r"""Current-based integrator: $i_t = i_{t-1} + (x_t - i_{t-1})/\tau_s$, $v_t = v_{t-1} + (i_t - v_{t-1})/\tau$.
 
     A readout that does not spike: it gives out $v_t$.
 
