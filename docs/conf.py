@@ -3,6 +3,7 @@
 import re
 import sys
 from importlib.metadata import version as installed
+from inspect import getdoc
 from pathlib import Path
 
 from docutils.nodes import SkipNode, math_block
@@ -74,7 +75,27 @@ def draw_measured(app):
     (out / "measured.md").write_text(pages(ROOT / "results", out))
 
 
+def fill_neurons(app, docname, source):  # noqa: ARG001
+    """Draw the table of neurons from the registry: the first sentence of each docstring, its states and its source."""
+    if docname != "explanation/neurons":
+        return
+    from rheobase.neurons import NEURONS
+
+    rows = [("name", "equation", "states", "emits", "input", "source")]
+    for name, entry in sorted(NEURONS.items()):
+        paragraphs = [" ".join(p.split()) for p in getdoc(entry.make).split("\n\n")]
+        neuron = entry.make() if entry.any_T else entry.make(T=4)
+        found = next(p for p in paragraphs if p.startswith("Source: ")).removeprefix("Source: ")
+        cells = (", ".join(neuron.scan.step.state) or "none", neuron.emits, f"{entry.drive / 2:g}", found)
+        rows.append((f"`{name}`<br>{entry.make.__name__}", paragraphs[0], *cells))
+    table = ["```{list-table}", ":header-rows: 1", ""]
+    for row in rows:
+        table += [("* - " if k == 0 else "  - ") + cell for k, cell in enumerate(row)]
+    source[0] = source[0].replace("<!-- the table of neurons -->", "\n".join([*table, "```"]))
+
+
 def setup(app):
     app.connect("builder-inited", draw_measured)
+    app.connect("source-read", fill_neurons)
     app.connect("autodoc-process-docstring", to_rst, priority=400)  # before napoleon, which reads the sections
     app.add_html_math_renderer("mathml", (draw_math, None), (draw_math, None))

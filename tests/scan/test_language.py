@@ -1,5 +1,7 @@
 """The language of steps: every operation, and random steps built from it, mean the same on every engine."""
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import Phase, given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 import rheobase as rb
 from rheobase.neurons import Atan, Neuron
+from rheobase.scan import UnsupportedOperationError, round_ste
 
 ROUNDED = {  # loops of these give equal bits in every engine
     "add": lambda a, b: a + b,
@@ -34,6 +37,8 @@ ROUNDED = {  # loops of these give equal bits in every engine
     "trunc": lambda a, b: torch.trunc(a * 2) + b,
     "sign": lambda a, b: torch.sign(a) * b,
     "straight-through": lambda a, b: a + (torch.round(a) - a).detach() + b,
+    "round_ste": lambda a, b: round_ste(a * 2) * b,
+    "clamp tensor": lambda a, b: torch.clamp(a, -b.abs(), b.abs()),
     "lerp": lambda a, b: torch.lerp(a, b, 0.25),
     "alpha": lambda a, b: torch.add(a, b, alpha=0.5),
     "heaviside": lambda a, b: (a >= 0).to(a.dtype) * b,
@@ -118,3 +123,201 @@ def test_random_steps(plan):
     assert torch.equal(a[0], b[0])
     assert torch.equal(a[1], b[1])
     torch.testing.assert_close(a[2:], b[2:], rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_without_state():
+    """Everything but memory: several inputs and outputs, a learned parameter of every shape, all formats."""
+
+    @rb.step(inputs=("x", "gate"), state={})
+    def gated(x, gate, *, w, spike):
+        return (spike(w * x - 0.5), gate * x + w), ()
+
+    for shape in [(), (5,), (3, 5)]:
+        w = torch.nn.Parameter(torch.rand(shape) + 0.5)
+        neuron = Neuron(gated, w=w, spike=Atan())
+        inputs = [torch.randn(4, 2, 3, 5, requires_grad=True) for _ in range(2)]
+        found = []
+        for engine in ("cpu", "reference"):
+            with rb.engine(engine):
+                (s, y), state = neuron.sequence(inputs, None)
+                grads = torch.autograd.grad((s * y).cumsum(0).sum(), [*inputs, w])
+            assert state == ()
+            found.append((s, y, *grads))
+        assert torch.equal(found[0][0], found[1][0])
+        assert torch.equal(found[0][1], found[1][1])
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3,), (5000,)], ids=["small", "large"])
+def test_a_step_without_state_in_bfloat16(shape):
+    """Parameters and their gradients stay float32, with no state to tell."""
+
+    @rb.step(state={})
+    def scaled(x, *, w):
+        return x * w, ()
+
+    neuron = Neuron(scaled, w=torch.nn.Parameter(torch.rand(shape)))
+    x = torch.randn(3, 2, *shape).bfloat16().requires_grad_()
+    found = []
+    for engine in ("cpu", "reference"):
+        with rb.engine(engine):
+            y = neuron(x)
+            found.append((y, *torch.autograd.grad(y.float().square().sum(), [x, neuron.w])))
+    assert found[0][2].dtype == torch.float32
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(*found, rtol=2**-7, atol=1e-3)
+
+
+def test_a_stateless_step_streams():
+    @rb.step(state={})
+    def squared(x):
+        return x * x, ()
+
+    x, neuron = torch.randn(5, 2, 3), Neuron(squared)
+    with rb.stream(neuron) as run:
+        assert torch.equal(torch.cat([run(x[:2]), run(x[2:])]), x * x)
+
+
+def test_five_states_and_parameters_of_every_shape():
+    names = tuple("abcde")
+
+    @rb.step(inputs=("x", "y"), state=dict.fromkeys(names, 0.1))
+    def chain(x, y, a, b, c, d, e, *, p, q, r, spike):
+        a = 0.5 * a + x
+        b = 0.5 * b + p * a
+        c = torch.minimum(c + q * b, y)
+        d = torch.where(c > d, 0.3 * c, r * d)
+        s = spike(d + e - 0.5)
+        return (s, c), (a, b, c, d, 0.9 * e + s)
+
+    p, q, r = (torch.nn.Parameter(torch.rand(shape)) for shape in ((), (4, 1), (4, 6)))
+    neuron = Neuron(chain, p=p, q=q, r=r, spike=Atan())
+    inputs = [torch.randn(7, 2, 4, 6, requires_grad=True) for _ in range(2)]
+    found = []
+    for engine in ("cpu", "reference"):
+        with rb.engine(engine):
+            (s, c), state = neuron.sequence(inputs, None)
+            total = (s * c).sum() + sum(v.square().sum() for v in state)
+            found.append((s, c, *state, *torch.autograd.grad(total, [*inputs, p, q, r])))
+    assert all(torch.equal(a, b) for a, b in zip(found[0][:7], found[1][:7], strict=True))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+def test_rounding_is_straight_through():
+    x = torch.tensor([-1.2, 0.5, 1.5, 2.7], requires_grad=True)
+    y = round_ste(x)
+    (3 * y).sum().backward()
+    assert y.tolist() == [-1, 0, 2, 3]
+    assert x.grad.tolist() == [3, 3, 3, 3]
+
+
+OUTSIDE = {  # what a step says, the operation that the error names, the advice that it gives
+    "matrix": (lambda x, v, w: x @ w + v, "dot", "a layer before the neuron"),
+    "linear": (lambda x, v, w: torch.nn.functional.linear(x, torch.ones(5, 5)) + v, "multiplies matrices", "a layer"),
+    "noise": (lambda x, v, w: x + torch.rand_like(x), "rand", "a further input"),
+    "dropout": (lambda x, v, w: torch.nn.functional.dropout(x), "bernoulli", "a further input"),
+    "sum": (lambda x, v, w: x - x.sum(), "sum", "one neuron of one sample"),
+    "cumsum": (lambda x, v, w: torch.cumsum(x, 0), "cumsum", "one neuron of one sample"),
+    "softmax": (lambda x, v, w: torch.softmax(x, 0), "_softmax", "one neuron of one sample"),
+    "index": (lambda x, v, w: x[:, 0], "does not run on lanes", "one neuron of one sample"),
+    "branch": (lambda x, v, w: x if v > 0 else -x, "branches in Python", "torch.where"),
+    "number": (lambda x, v, w: x * v.item(), "takes a Python number out", "torch.where"),
+    "log2": (lambda x, v, w: torch.log2(x), "log2", "torch.log(x) / 0.693"),
+    "remainder": (lambda x, v, w: torch.remainder(x, w), "remainder", "x - y * torch.floor(x / y)"),
+    "floor divide": (lambda x, v, w: x // w, "floor_divide", "torch.floor(x / y)"),
+    "gelu": (lambda x, v, w: torch.nn.functional.gelu(x), "gelu", "torch.erf"),
+    "inverse erf": (lambda x, v, w: torch.erfinv(x), "erfinv", "a polynomial"),
+    "atan2": (lambda x, v, w: torch.atan2(x, w), "atan2", "torch.atan(y / x)"),
+    "bessel": (lambda x, v, w: torch.special.i0(x), "i0", "write it with arithmetic"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(OUTSIDE))
+def test_an_operation_outside_names_itself_and_the_nearest(case):
+    say, operation, advice = OUTSIDE[case]
+    step = rb.step(state={"v": 0.5})(lambda x, v, *, w: (say(x, v, w), (v,)))
+    with pytest.raises(UnsupportedOperationError, match=operation) as caught:
+        Neuron(step, w=1.5)
+    assert advice in str(caught.value)
+    assert "fallback='reference'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("instead", "torch_says"),
+    [
+        (lambda x, y: 0.5 * x * (1 + torch.erf(x / 2**0.5)), lambda x, y: torch.nn.functional.gelu(x)),
+        (lambda x, y: torch.exp(0.6931471805599453 * x), lambda x, y: torch.exp2(x)),
+        (lambda x, y: torch.log(x) / 0.6931471805599453, lambda x, y: torch.log2(x)),
+        (lambda x, y: torch.log(x) / 2.302585092994046, lambda x, y: torch.log10(x)),
+        (lambda x, y: torch.sin(x) / torch.cos(x), lambda x, y: torch.tan(x)),
+        (lambda x, y: torch.log(x + torch.sqrt(x * x + 1)), lambda x, y: torch.asinh(x)),
+        (lambda x, y: torch.log(y + torch.sqrt(y * y - 1)), lambda x, y: torch.acosh(y)),
+        (lambda x, y: 0.5 * torch.log((1 + x) / (1 - x)), lambda x, y: torch.atanh(x)),
+        (lambda x, y: torch.atan(x / torch.sqrt(1 - x * x)), lambda x, y: torch.asin(x)),
+        (
+            lambda x, y: 1.5707963267948966 - torch.atan(x / torch.sqrt(1 - x * x)),
+            lambda x, y: torch.acos(x),
+        ),
+        (lambda x, y: y - x * torch.floor(y / x), lambda x, y: torch.remainder(y, x)),
+        (lambda x, y: y - x * torch.trunc(y / x), lambda x, y: torch.fmod(y, x)),
+        (
+            lambda x, y: torch.maximum(x, y) + torch.log1p(torch.exp(-(x - y).abs())),
+            lambda x, y: torch.logaddexp(x, y),
+        ),
+    ],
+)
+def test_the_advice_is_right(instead, torch_says):
+    """What the messages tell to write instead computes the same, on numbers from 0.1 to 0.9 and from 1.1 to 3."""
+    x, y = torch.linspace(0.1, 0.9, 50, dtype=torch.float64), torch.linspace(1.11, 3.03, 50, dtype=torch.float64)
+    torch.testing.assert_close(instead(x, y), torch_says(x, y), rtol=1e-12, atol=1e-12)
+
+
+def test_what_cannot_be_fused_runs_on_the_reference_engine_if_allowed():
+    """With one warning for the step, however many neurons are made of it; state and gradients as ever."""
+
+    @rb.step(state={"v": 0.0}, fallback="reference")
+    def normalised(x, v, *, w, spike):
+        h = w * v + x / (1 + x.abs().amax(-1, keepdim=True))
+        s = spike(h - 0.5)
+        return s, (h * (1 - s),)
+
+    w = torch.nn.Parameter(torch.tensor(0.9))
+    with pytest.warns(RuntimeWarning, match=r"step 'normalised' uses amax.*unfused.*reference engine") as caught:
+        neuron = Neuron(normalised, w=w, spike=Atan())
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Neuron(normalised, w=0.5, spike=Atan())
+    x = torch.randn(6, 3, 40, requires_grad=True)
+    y, last = neuron.sequence(x, None)
+    v, expected = torch.zeros(3, 40), []
+    for row in x:
+        s, (v,) = normalised(row, v, w=w, spike=Atan())
+        expected.append(s)
+    assert torch.equal(y, torch.stack(expected))
+    assert y.any()
+    assert torch.equal(last[0], v)
+    got, wanted = (torch.autograd.grad(s.cumsum(0).sum(), [x, w]) for s in (y, torch.stack(expected)))
+    torch.testing.assert_close(got, wanted)
+    with rb.stream(neuron) as run:
+        assert torch.equal(torch.cat([run(x[:2]), run(x[2:])]), y)
+    assert not neuron.scan.fused
+    assert neuron.emits == "real"
+    with pytest.raises(ValueError, match="'normalised' runs on the reference engine; it has no traced text"):
+        neuron.scan.text()
+
+
+def test_a_step_that_can_be_fused_does_not_fall_back():
+    @rb.step(state={"v": 0.0}, fallback="reference")
+    def plain(x, v):
+        return v + x, (v + x,)
+
+    assert Neuron(plain).scan.fused
+
+
+def test_mistakes_are_not_mistaken_for_missing_operations():
+    def wrong(x, v):
+        return undefined_name + x, (v,)
+
+    with pytest.raises(NameError):
+        Neuron(rb.step(state={"v": 0.0}, fallback="reference")(wrong))

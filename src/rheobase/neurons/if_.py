@@ -24,7 +24,7 @@ def integrate_and_fire(
 class IF(Neuron):
     r"""Integrate-and-fire: $h_t = v_{t-1} + x_t$, $s_t = H(h_t - \vartheta)$, $v_t$ = reset of $h_t$.
 
-    The perfect integrator, $C\,dv/dt = I$ with $x = I\,\Delta t / C$; dimensionless, one step is $\Delta t$.
+    ODE: $C\,dv/dt = I$, the perfect integrator, with $x = I\,\Delta t / C$. Units: dimensionless.
 
     Args:
         threshold: $\vartheta$, number or tensor that broadcasts against `x.shape[2:]`; an `nn.Parameter` is learned.
@@ -37,6 +37,8 @@ class IF(Neuron):
         ValueError: a threshold that is not positive, an unknown reset.
 
     Source: Lapicque 1907; discrete form as in Fang et al. 2021, arXiv:2007.05785.
+
+    Departures: rest and reset potential are zero.
     """
 
     def __init__(

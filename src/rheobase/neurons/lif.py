@@ -24,7 +24,8 @@ def leaky_integrate_and_fire(
 class LIF(Neuron):
     r"""Leaky integrate-and-fire: $h_t = v_{t-1} + (x_t - v_{t-1})/\tau$, $s_t = H(h_t - \vartheta)$, reset of $h_t$.
 
-    Explicit Euler on $\tau\,dv/dt = -v + x$ with a step of one; x is the current times the resistance.
+    ODE: $\tau\,dv/dt = -v + x$, explicit Euler with a step of one; x is the current times the resistance.
+    Units: dimensionless, times in steps.
 
     Args:
         tau: membrane time constant $\tau$ in steps, above zero; number or tensor, an `nn.Parameter` is learned.
@@ -37,7 +38,9 @@ class LIF(Neuron):
     Raises:
         ValueError: tau or threshold not positive, an unknown reset.
 
-    Source: Fang et al. 2021, arXiv:2007.05785, eq. 2 with rest at zero.
+    Source: Fang et al. 2021, arXiv:2007.05785, eq. 2.
+
+    Departures: rest and reset potential are zero.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ def iterative_lif(
 class IterativeLIF(Neuron):
     r"""Iterative LIF of STBP: $h_t = d\,v_{t-1} + x_t$, $s_t = H(h_t - \vartheta)$, reset of $h_t$; input not scaled.
 
+    ODE: $\tau\,dv/dt = -v$ with $d = 1 - 1/\tau$, the input as impulses. Units: dimensionless.
+
     Args:
         decay: $d$ in (0, 1], the share of the membrane that is left after one step.
         threshold: $\vartheta$.
@@ -91,6 +96,8 @@ class IterativeLIF(Neuron):
         ValueError: decay or threshold not positive, an unknown reset.
 
     Source: Wu et al. 2019, arXiv:1809.05793, eq. 4-5; constants of MS-ResNet, arXiv:2112.08954.
+
+    Departures: resets other than to zero, and a reset that is not detached, are offered too.
     """
 
     def __init__(

@@ -1,7 +1,9 @@
 """A neuron is a step with parameters; how firing lowers the membrane is said once, here."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor, nn
 
 from rheobase.scan import Scan, Step, Temporal
@@ -30,6 +32,20 @@ def fired(h: Tensor, s: Tensor, threshold: Tensor | float, reset: str, detach: b
     if reset == "zero":
         return h * (1 - s)
     return h - threshold * s if reset == "subtract" else h
+
+
+def reset_to(h: Tensor, s: Tensor, value: Tensor | float, detach: bool) -> Tensor:
+    r"""The membrane after firing where a spike sets it to `value` $r$: $h(1-s) + r s$; arguments as in `fired`."""
+    if detach:
+        s = s.detach()
+    return h * (1 - s) + value * s
+
+
+def response(A: Sequence[Sequence[float]], b: Sequence[float], t: int) -> list[float]:
+    r"""State after t steps of $z \leftarrow A z + b$ from zero: $(1 - A)^{-1}(1 - A^t)\,b$, for a regular $1 - A$."""
+    a, one = np.asarray(A, dtype=np.float64), np.eye(len(b))
+    found: list[float] = np.linalg.solve(one - a, (one - np.linalg.matrix_power(a, t)) @ np.asarray(b)).tolist()
+    return found
 
 
 class Neuron(Temporal):
@@ -67,14 +83,24 @@ class Neuron(Temporal):
         """What comes out: "binary" ({0, 1}, declared by the step itself) or "real"."""
         from rheobase.scan.ir import parse
 
-        return "binary" if all(parse(self.scan.text()).binary) else "real"
+        return "binary" if self.scan.fused and all(parse(self.scan.text()).binary) else "real"
+
+    def noise(self, x: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG002
+        """The inputs of the step that the module draws itself for the sequence x; none unless it is stochastic."""
+        return ()
 
     def sequence(self, x: Any, state: tuple[Tensor, ...] | None) -> tuple[Any, tuple[Tensor, ...]]:
-        """Run x `[T, B, ...]`, or a normalisation of it, from `state`, each `[B, ...]` (None: rest)."""
+        """Run x `[T, B, ...]`, or a normalisation of it, from `state`, each `[B, ...]` (None: rest).
+
+        A step with several inputs takes a tuple of sequences; noise is drawn unless it is in the tuple.
+        """
+        first, *others = x if isinstance(x, tuple | list) else (x,)
+        if 1 + len(others) < len(self.scan.step.inputs):
+            others += self.noise(first.x if isinstance(first, Normed) else first)
         params = {name: getattr(self, name) for name in self.scan.params}
-        if isinstance(x, Normed):
-            return self.scan.normed(x, (), state, **params)
-        return self.scan(x, state, **params)
+        if isinstance(first, Normed):
+            return self.scan.normed(first, others, state, **params)
+        return self.scan((first, *others), state, **params)
 
     def number(self, name: str) -> float:
         """The value of a parameter that is one number."""

@@ -26,6 +26,8 @@ def parametric_lif(
 class PLIF(Neuron):
     r"""Parametric LIF: $h_t = v_{t-1} + (x_t - v_{t-1})\,\sigma(w)$ with w learned, so that $\tau = 1/\sigma(w) > 1$.
 
+    ODE: $\tau\,dv/dt = -v + x$, explicit Euler with a step of one. Units: dimensionless, times in steps.
+
     Args:
         tau: time constant at the start, in steps, above one.
         threshold: $\vartheta$.
@@ -39,6 +41,8 @@ class PLIF(Neuron):
         ValueError: tau not above one, threshold not positive, an unknown reset.
 
     Source: Fang et al. 2021, arXiv:2007.05785, eq. 12.
+
+    Departures: rest and reset potential are zero.
     """
 
     def __init__(

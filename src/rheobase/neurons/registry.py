@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from typing import Any
 
 from rheobase.neurons.neuron import Neuron
 
@@ -13,12 +14,14 @@ class Entry:
     """A registered neuron and its traits.
 
     Attributes:
-        make: the constructor; takes `surrogate=`, `detach_reset=` if it resets, and the neuron's own arguments.
+        make: the constructor; takes `surrogate=` if it spikes, `detach_reset=` if it resets, and its own arguments.
         causal: the output at t depends on inputs up to t only.
         streamable: runs chunk by chunk with its state handed on.
         any_T: takes sequences of any length; if not, `make` takes the number of steps as `T=`.
         stochastic: draws random numbers.
-        closed_form: has `membrane(x, t)`, the membrane under constant current before the first spike.
+        closed_form: has `membrane(x, t)`, what step t compares with the threshold (or, if it does not spike, gives out)
+            under constant current x from rest, up to the first spike.
+        drive: standard deviation of a white input under which it fires within a few steps.
     """
 
     make: Callable[..., Neuron]
@@ -27,12 +30,13 @@ class Entry:
     any_T: bool = True  # noqa: N815
     stochastic: bool = False
     closed_form: bool = True
+    drive: float = 2.0
 
 
 NEURONS: dict[str, Entry] = {}
 
 
-def register(name: str, **traits: bool) -> Callable[[type[Neuron]], type[Neuron]]:
+def register(name: str, **traits: Any) -> Callable[[type[Neuron]], type[Neuron]]:
     """Enter a neuron class under `name`."""
 
     def enter(make: type[Neuron]) -> type[Neuron]:

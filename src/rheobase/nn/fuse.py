@@ -24,11 +24,15 @@ def run(layer: nn.Module, x: Any) -> Any:
 
     A norm that somebody watches through a hook, and any norm on the reference engine, gives its value.
     """
-    if isinstance(x, Normed) and not (isinstance(layer, Neuron) and type(layer).sequence is Neuron.sequence):
+    if isinstance(x, Normed) and not _takes_norm(layer):
         x = settled(x)
     if isinstance(layer, TdBN) and not _watched(layer) and layer.can_wait(x):
         return layer.waiting(x)
     return layer(x)
+
+
+def _takes_norm(layer: nn.Module) -> bool:
+    return isinstance(layer, Neuron) and type(layer).sequence is Neuron.sequence and layer.scan.fused
 
 
 def _watched(module: nn.Module) -> bool:

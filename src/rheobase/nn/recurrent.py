@@ -96,6 +96,7 @@ class Recurrent(Temporal):
             and not layer._backward_pre_hooks
             and isinstance(self.neuron, Neuron)
             and type(self.neuron).sequence is Neuron.sequence
+            and self.neuron.scan.fused
             and len(self.neuron.scan.step.inputs) == 1
             and not torch.compiler.is_compiling()
             and resolve(x.device) != "reference"

@@ -14,6 +14,7 @@ from torch import Tensor
 from rheobase.scan import reference, run_cpu
 from rheobase.scan.engine import resolve
 from rheobase.scan.ir import parse
+from rheobase.scan.language import UnsupportedOperationError, fall_back
 from rheobase.scan.number import number
 from rheobase.scan.rewrite import normed_text
 from rheobase.scan.trace import State, Step, trace
@@ -180,18 +181,34 @@ class Scan:
 
         Raises:
             ValueError: a constant is not an argument of the step, or is a number or tensor (pass those to the call).
-            UnsupportedOperationError: the step leaves the language of steps.
+            UnsupportedOperationError: the step leaves the language of steps and has no fallback.
         """
         unknown = [name for name in constants if name not in step.arguments]
         if unknown:
             raise ValueError(f"step {step.name!r} has no argument {unknown[0]!r}; it has {step.arguments}")
         self.step, self.constants = step, constants
         self.params = tuple(name for name in step.arguments if name not in constants)
-        self._texts = {dtype: _text(step, self.params, constants, dtype) for dtype in (torch.float32, torch.float64)}
+        formats = (torch.float32, torch.float64)
+        try:
+            self._texts = {dtype: _text(step, self.params, constants, dtype) for dtype in formats}
+        except UnsupportedOperationError as error:
+            fall_back(step, error)
+            self._texts = {}
         self._normed = {(d, p): normed_text(text, p) for d, text in self._texts.items() for p in (False, True)}
 
+    @property
+    def fused(self) -> bool:
+        """Whether the step could be traced; one that fell back runs on the reference engine alone."""
+        return bool(self._texts)
+
     def text(self, dtype: torch.dtype = torch.float32) -> str:
-        """The canonical text of the traced step for inputs of `dtype`."""
+        """The canonical text of the traced step for inputs of `dtype`.
+
+        Raises:
+            ValueError: the step fell back to the reference engine and has none.
+        """
+        if not self.fused:
+            raise ValueError(f"step {self.step.name!r} runs on the reference engine; it has no traced text")
         return self._texts[_membrane(dtype)]
 
     def __call__(
@@ -212,7 +229,8 @@ class Scan:
             ValueError: shapes, dtypes or names that do not fit.
         """
         inputs = [x] if isinstance(x, Tensor) else list(x)
-        engine, membrane = resolve(inputs[0].device), _membrane(inputs[0].dtype)
+        engine = resolve(inputs[0].device) if self.fused else "reference"
+        membrane = _membrane(inputs[0].dtype)
         values, state = self.prepare(inputs, state, params)
         if engine == "reference":
             outputs, last = reference.run(self.step, inputs, state, values, self.constants)

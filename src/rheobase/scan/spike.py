@@ -49,3 +49,8 @@ def spike(h: Tensor, surrogate: Derivative, strict: bool = False) -> Tensor:
         {0, 1} in h's dtype and shape.
     """
     return _Spike.apply(h, surrogate, strict)  # type: ignore[no-any-return]
+
+
+def round_ste(x: Tensor) -> Tensor:
+    """Nearest whole number (halves to even) forward, the identity backward: straight-through rounding."""
+    return x + (x.round() - x).detach()

@@ -11,20 +11,17 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from rheobase.scan.ir import BOOLEAN, SPIKES, Arg, Node, Program, live, parse, used
+from rheobase.scan.language import MATRIX, UnsupportedOperationError, fails, lacks
 
 State = tuple[Tensor, ...]
 Rest = float | Callable[..., Tensor | float]
 """A state's value before the first step: a number, or a function of the parameters (taken by name)."""
-
-
-class UnsupportedOperationError(ValueError):
-    """A step uses an operation that the language of steps does not have."""
 
 
 _RENAMED = {
@@ -39,7 +36,6 @@ _RENAMED = {
 }  # fmt: skip
 _IDENTITY = {"detach", "alias", "clone", "view", "expand", "lift_fresh_copy", "contiguous", "_unsafe_view"}
 _ARITHMETIC = {"add", "sub", "mul", "div", "neg"}
-_NEAREST = "element-wise arithmetic, comparison, where, min/max, exp, log, tanh, sigmoid, sqrt, sin, cos, round, detach"
 
 
 class _Builder:
@@ -127,10 +123,7 @@ class _Builder:
         return self.emit("pow", base, exponent)
 
     def unsupported(self, operation: str) -> UnsupportedOperationError:
-        return UnsupportedOperationError(
-            f"step {self.step!r} uses {operation}, which a fused step does not have; "
-            f"write it with {_NEAREST}, or run the step under rb.engine('reference')"
-        )
+        return lacks(self.step, operation)
 
     def check_spikes(self) -> None:
         """A spike may enter arithmetic only: comparing one would depend on its dtype and hide a threshold."""
@@ -138,8 +131,10 @@ class _Builder:
         for node in self.nodes:
             if node.op not in _ARITHMETIC and spikes.intersection(a for a in node.args if isinstance(a, str)):
                 raise UnsupportedOperationError(
-                    f"step {self.step!r}: a spike enters {node.op!r}; a spike may be added, subtracted, multiplied or "
-                    f"divided only; select with arithmetic, for example a * s + b * (1 - s)"
+                    self.step,
+                    f"is not one that can be fused: a spike enters {node.op!r}",
+                    "a spike may be added, subtracted, multiplied or divided only; select with arithmetic, for example "
+                    "a * s + b * (1 - s)",
                 )
 
 
@@ -155,7 +150,8 @@ def trace(
     """Trace `fn(*inputs, *states, **params, **constants) -> (outputs, next states)` and its VJP.
 
     Raises:
-        UnsupportedOperationError: `fn` uses an operation outside the language, or compares a spike.
+        UnsupportedOperationError: `fn` uses an operation outside the language, compares a spike, or needs more than
+            lanes.
         ValueError: `fn` returns something else than its outputs and a tuple of as many states as it has.
     """
     from torch._decomp import core_aten_decompositions
@@ -177,11 +173,15 @@ def trace(
         return values, pullback(args[n_args : n_args + len(values)])
 
     lanes = [torch.full((2,), 0.5, dtype=dtype) for _ in range(n_args)]
-    primal(*lanes)
-    cotangents = [torch.full((2,), 0.5, dtype=dtype) for _ in range(arity["out"] + len(states))]
-    # Decompose what has no counterpart; leave alone what decomposes into other rounding.
-    table = {op: rule for op, rule in core_aten_decompositions().items() if _packet(op) not in _RENAMED}
-    graph = make_fx(joint, decomposition_table=table)(*lanes, *cotangents).graph
+    # Decompose what has no counterpart; leave alone what decomposes into other rounding, or what an error must name.
+    whole = _RENAMED.keys() | MATRIX
+    table = {op: rule for op, rule in core_aten_decompositions().items() if _packet(op) not in whole}
+    try:
+        primal(*lanes)
+        cotangents = [torch.full((2,), 0.5, dtype=dtype) for _ in range(arity["out"] + len(states))]
+        graph = make_fx(joint, decomposition_table=table)(*lanes, *cotangents).graph
+    except (RuntimeError, IndexError) as error:
+        raise fails(name, error) from error
 
     # Prefixes keep the user's names apart from each other and from those of generated code.
     arguments = {
@@ -205,7 +205,7 @@ def trace(
                 values[node.args[0]] = values[node]
         elif node.op == "get_attr":
             raise UnsupportedOperationError(
-                f"step {name!r} reads a tensor from outside; pass it as a parameter, so that its gradient is kept"
+                name, "reads a tensor from outside", "pass it as a parameter, so that its gradient is kept"
             )
         elif node.op == "output":
             results = node.args[0]
@@ -304,6 +304,7 @@ class Step:
     fn: Callable[..., Any]
     inputs: tuple[str, ...]
     state: Mapping[str, Rest]
+    fallback: str | None = None
 
     @property
     def name(self) -> str:
@@ -333,7 +334,9 @@ def _find_step(module: str, name: str) -> Step:
     return found
 
 
-def step(*, inputs: Sequence[str] = ("x",), state: Mapping[str, Rest]) -> Callable[[Callable[..., Any]], Step]:
+def step(
+    *, inputs: Sequence[str] = ("x",), state: Mapping[str, Rest], fallback: Literal["reference"] | None = None
+) -> Callable[[Callable[..., Any]], Step]:
     """Declare a neuron: one time step in ordinary torch operations.
 
     `fn(*inputs, *state, *, <parameters and constants>) -> (output, (next state, ...))`, element-wise, without
@@ -343,7 +346,9 @@ def step(*, inputs: Sequence[str] = ("x",), state: Mapping[str, Rest]) -> Callab
     Args:
         inputs: names of the leading arguments that carry a sequence.
         state: name -> value at rest, in the order of the arguments that follow the inputs; a function of the parameters
-            (taken by name) where rest depends on them.
+            (taken by name) where rest depends on them; `{}` for a step that remembers nothing.
+        fallback: "reference" runs a step that cannot be fused on the reference engine, after one warning; None raises
+            when such a step is bound.
 
     Raises:
         ValueError: the function's positional arguments are not the inputs and then the states.
@@ -357,6 +362,6 @@ def step(*, inputs: Sequence[str] = ("x",), state: Mapping[str, Rest]) -> Callab
                 f"step {fn.__name__!r} takes {positional}, expected its inputs and then its states "
                 f"{(*inputs, *state)}; put parameters behind '*'"
             )
-        return Step(fn, tuple(inputs), dict(state))
+        return Step(fn, tuple(inputs), dict(state), fallback)
 
     return declare
