@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rheobase.scan import reference, run_cpu
+from rheobase.scan import reference, run_cpu, run_triton
 from rheobase.scan.engine import resolve
 from rheobase.scan.ir import parse
 from rheobase.scan.trace import State, Step, trace
@@ -27,8 +27,8 @@ def _membrane(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _scan(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:  # noqa: ARG001
-    outputs, last = run_cpu.forward(step, x, state, params)
+def _scan(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
+    outputs, last = (run_triton if engine == "triton" else run_cpu).forward(step, x, state, params)
     return [*outputs, *last]
 
 
@@ -39,9 +39,9 @@ def _scan_backward(
     params: list[Tensor],
     grads: list[Tensor | None],
     wanted: list[bool],
-    engine: str,  # noqa: ARG001
+    engine: str,
 ) -> list[Tensor]:
-    return run_cpu.backward(step, x, state, params, grads, wanted)
+    return (run_triton if engine == "triton" else run_cpu).backward(step, x, state, params, grads, wanted)
 
 
 def _one(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -80,8 +80,9 @@ def _scan_backward_fake(
     return [f for f, want in zip(found, wanted, strict=True) if want]
 
 
-_library.impl("scan", _scan, "CPU")
-_library.impl("scan_backward", _scan_backward, "CPU")
+for _device in ("CPU", "CUDA"):
+    _library.impl("scan", _scan, _device)
+    _library.impl("scan_backward", _scan_backward, _device)
 torch.library.register_fake("rheobase::scan", _scan_fake, lib=_library)
 torch.library.register_fake("rheobase::scan_backward", _scan_backward_fake, lib=_library)
 
@@ -132,7 +133,7 @@ def _is_plain(x: Tensor) -> bool:
     """
     return (
         type(x) in (Tensor, torch.nn.Parameter)
-        and x.device.type == "cpu"
+        and x.device.type in ("cpu", "cuda")
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
     )
@@ -190,7 +191,7 @@ class Scan:
         membrane = _membrane(inputs[0].dtype)
         device = inputs[0].device
         values = {
-            name: v.to(membrane) if isinstance(v, Tensor) else torch.tensor(v, dtype=membrane, device=device)
+            name: v.to(membrane) if isinstance(v, Tensor) else _number(v, membrane, device)
             for name, v in ((name, params[name]) for name in self.params)
         }
         if state is None:
@@ -213,7 +214,7 @@ class Scan:
         found = []
         for value in self.step.state.values():
             v = value(**params) if callable(value) else value
-            v = v.to(dtype) if isinstance(v, Tensor) else torch.tensor(v, dtype=dtype, device=device)
+            v = v.to(dtype) if isinstance(v, Tensor) else _number(v, dtype, device)
             found.append(v if v.dim() == 0 and not v.requires_grad else v.expand(shape))
         return tuple(found)
 
@@ -253,6 +254,13 @@ class Scan:
                     f"{tuple(rest)} (x without time and batch); for one value a channel of [T, B, C, H, W] "
                     f"use shape (C, 1, 1)"
                 )
+
+
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A 0-d tensor; on a GPU filled there, because a copy from the host would wait for all work before it."""
+    if device.type == "cpu":
+        return torch.tensor(value, dtype=dtype)
+    return torch.full((), value, dtype=dtype, device=device)
 
 
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import linecache
 import math
 import os
 import sys
@@ -51,9 +52,12 @@ def _toolchain() -> str:
     )
 
 
-def _module(source: str) -> types.ModuleType:
-    """Import generated source, from the kernel folder if it can be written there, else from memory."""
-    digest = hashlib.sha256((source + _toolchain()).encode()).hexdigest()[:24]
+def kernel_module(source: str, toolchain: str) -> types.ModuleType:
+    """Import generated source, from the kernel folder if it can be written there, else from memory.
+
+    `toolchain` says what else the kernel depends on: versions of emitter and compiler, kind of processor.
+    """
+    digest = hashlib.sha256((source + toolchain).encode()).hexdigest()[:24]
     name = f"rheobase_kernel_{digest}"
     if name in sys.modules:
         return sys.modules[name]
@@ -79,6 +83,7 @@ def _module(source: str) -> types.ModuleType:
         )
         module = types.ModuleType(name)
         module.__dict__["CACHE"] = False
+        linecache.cache[f"<{name}>"] = len(source), None, source.splitlines(keepends=True), f"<{name}>"
         exec(compile(source, f"<{name}>", "exec"), module.__dict__)
     sys.modules[name] = module
     return module
@@ -105,10 +110,13 @@ def _kernel(text: str, layout: Layout, direction: str) -> tuple[Callable[..., No
     program = parse(text)
     with _compiling:
         if direction == "forward":
-            module, names = _module(emit_cpu.emit_forward(program, layout)), emit_cpu.forward_parameters(program)
+            module, names = (
+                kernel_module(emit_cpu.emit_forward(program, layout), _toolchain()),
+                emit_cpu.forward_parameters(program),
+            )
         else:
             module, names = (
-                _module(emit_cpu.emit_backward(program, layout)),
+                kernel_module(emit_cpu.emit_backward(program, layout), _toolchain()),
                 emit_cpu.backward_parameters(program, layout),
             )
     return getattr(module, direction), names, _NODE_NS * len(program.nodes) * (0.5 if direction == "forward" else 1)
@@ -148,9 +156,10 @@ class _Lanes:
         """Sizes of one sample's axes, in memory order."""
         return tuple(self.shape[a] for a in self.order[1:])
 
-    def empty(self, T: int | None, dtype: torch.dtype) -> Tensor:
+    def empty(self, T: int | None, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
         """An uninitialised tensor of this layout, with T steps or (None) of one step's shape."""
-        memory = torch.empty(([] if T is None else [T]) + [self.shape[a] for a in self.order], dtype=dtype)
+        sizes = ([] if T is None else [T]) + [self.shape[a] for a in self.order]
+        memory = torch.empty(sizes, dtype=dtype, device=device)
         if self.order == tuple(range(len(self.shape))):
             return memory
         return memory.permute(self.back if T is None else [0, *(a + 1 for a in self.back)])
@@ -168,7 +177,7 @@ class _Lanes:
         if self.fits(x.shape, x.stride()):
             return x
         steps = x.shape[0] if x.dim() > len(self.shape) else None
-        return self.empty(steps, x.dtype).copy_(x)
+        return self.empty(steps, x.dtype, x.device).copy_(x)
 
 
 def _lanes(x: Tensor) -> _Lanes:
