@@ -110,10 +110,10 @@ class TritonLayout(Layout):
         resting: states that are one value for all lanes.
         grads_next: which final states have a cotangent (backward).
         head, chunk: steps of the first and of every later chunk.
-        looped: whether there are later chunks.
+        looped, kept: whether there are later chunks, and more than one, so that states are kept in a buffer.
         order: how programs share the lanes: "flat"; "runs": each has one value of a parameter that is repeated over
-            runs of lanes; "columns": each has some columns of a parameter with one value for each of neighbouring lanes.
-        columns: how many columns.
+            runs of lanes; "columns": each has some values of a parameter that differs from lane to lane.
+        columns: how many.
         wide: 64-bit lane numbers.
     """
 
@@ -123,6 +123,7 @@ class TritonLayout(Layout):
     head: int = 1
     chunk: int = 1
     looped: bool = False
+    kept: bool = False
     order: str = "flat"
     columns: int = 1
     wide: bool = False
@@ -331,6 +332,7 @@ def emit_backward(program: Program, layout: TritonLayout) -> str:
     """
     k = _Kernel("backward", program, layout, backward_parameters(program, layout))
     tile, size = layout.tile, len(program.states)
+    keeps = layout.kept and size > 0
     cotangents = [g for g, given in zip(program.grads_outputs, layout.grads_outputs, strict=True) if given]
     of_input = [x for x, wanted in zip(program.inputs, layout.inputs, strict=True) if wanted]
     of_param = [name for name, _ in layout.params]
@@ -343,7 +345,6 @@ def emit_backward(program: Program, layout: TritonLayout) -> str:
     k.argument(*(f"to_{s}_first" for s, wanted in zip(program.states, layout.states, strict=True) if wanted))
     k.argument(*(f"to_{p}_{'sums' if p in whole else 'all'}" for p in of_param))
     k.argument("tiles", "splits", "groups", "count", "inner", "size")
-    keeps = layout.looped and size > 0
     if keeps:
         k.argument("history")
     if layout.looped:
@@ -403,7 +404,9 @@ def emit_backward(program: Program, layout: TritonLayout) -> str:
         rename(2, "", "_0")
         advance(2, layout.head)
         rename(2, f"_{layout.head}", "")
-        k.add(2, f"past += {layout.head} * stride", "for chunk in range(chunks - 1):")
+        k.add(2, f"past += {layout.head} * stride")
+    if layout.kept:
+        k.add(2, "for chunk in range(chunks - 1):")
         for j, s in enumerate(program.states):
             k.add(3, f"tl.store(history + (chunk * {size} + {j}) * {tile}, {s})")
         rename(3, "", "_0")
@@ -411,7 +414,7 @@ def emit_backward(program: Program, layout: TritonLayout) -> str:
         rename(3, f"_{layout.chunk}", "")
         k.add(3, f"past += {layout.chunk} * stride")
         if keeps:
-            k.add(2, "tl.debug_barrier()")
+            k.add(2, "tl.debug_barrier()")  # whoever stored a lane's state need not be who loads it
     for g, given in zip(program.grads_next, layout.grads_next, strict=True):
         if given:
             k.rest(2, g, f"{g}_last", False)
@@ -424,8 +427,8 @@ def emit_backward(program: Program, layout: TritonLayout) -> str:
         k.add(3, f"past -= {layout.chunk} * stride")
         if keeps:
             k.add(3, "before = tl.maximum(chunks - 2 - chunk, 0)")  # after the first of them, nobody reads it
-        for j, s in enumerate(program.states):
-            k.add(3, f"{s} = tl.load(history + (before * {size} + {j}) * {tile})")
+            for j, s in enumerate(program.states):
+                k.add(3, f"{s} = tl.load(history + (before * {size} + {j}) * {tile})")
         k.add(2, "past = tl.full((), 0, tl.int64)")
         for s in program.states:
             k.rest(2, s, f"{s}_first", s in layout.resting)

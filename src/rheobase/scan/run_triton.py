@@ -4,7 +4,7 @@ Nothing here reads a tensor's value, so that a call never waits for the GPU.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,9 +26,9 @@ _TILES = (512, 128)
 _MANY = 1 << 18
 _PROGRAMS = 1024
 """Programs of a backward launch at most, some for each multiprocessor: each has a buffer and partial sums."""
-_HELD = 32
+_HELD = 16
 """Values a lane that the backward kernel may keep in registers: inputs and states of the steps of a chunk."""
-_CHUNK = 16
+_CHUNK = 8
 _OPERATIONS = 2000
 """Operations of a chunk written out: bounds the time that the compiler takes."""
 _LEAST_RUN = 64
@@ -231,6 +231,7 @@ def backward(
         head=head,
         chunk=chunk,
         looped=chunks > 0,
+        kept=chunks > 1,
         order=tiling.order,
         columns=tiling.columns,
         wide=lanes.count >= 1 << 30,
@@ -243,7 +244,7 @@ def backward(
         else:
             shape = (tiling.splits, tiling.size) if name in varying else (tiling.programs,)
             sums[name] = torch.empty(shape, dtype=torch.float32, device=device)
-    kept = tiling.programs * chunks * n_state * tile
+    history = tiling.programs * chunks * n_state * tile if layout.kept else 0
     arguments = [
         lanes.count,
         *(x for x, _ in sequences),
@@ -260,7 +261,7 @@ def backward(
         tiling.count,
         tiling.inner,
         tiling.size,
-        *([torch.empty(kept, dtype=torch.float32, device=device)] if kept else []),
+        *([torch.empty(history, dtype=torch.float32, device=device)] if history else []),
         *([chunks] if chunks else []),
     ]
     _launch(kernel, tiling.programs, layout, device, arguments)
