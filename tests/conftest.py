@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -15,3 +16,12 @@ os.environ.setdefault("RHEOBASE_KERNELS", str(Path(tempfile.gettempdir()) / f"rh
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("triton") is None:
+        return
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed: make test-triton")
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("set TRITON_INTERPRET=1 before Python starts: make test-triton")

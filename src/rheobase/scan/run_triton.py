@@ -24,6 +24,7 @@ from rheobase.scan.run_cpu import _Lanes, _lanes, _parameter, kernel_module
 _TILES = (512, 128)
 """Lanes of a tile, where there are many and where there are few: four for each thread."""
 _MANY = 1 << 18
+_INTERPRETED_TILE = 1024
 _PROGRAMS = 1024
 """Programs of a backward launch at most, some for each multiprocessor: each has a buffer and partial sums."""
 _HELD = 16
@@ -77,6 +78,12 @@ def _format(x: Tensor) -> _Lanes:
             "engine 'triton' got float64; convert the model and its input with .float(), or use rb.engine('reference')"
         )
     return _lanes(x)
+
+
+def _tile(lanes: _Lanes, device: torch.device) -> int:
+    if device.type == "cpu":
+        return _INTERPRETED_TILE
+    return _TILES[0] if lanes.count >= _MANY else _TILES[1]
 
 
 def _sequence(x: Tensor, lanes: _Lanes) -> tuple[Tensor, bool]:
@@ -164,7 +171,7 @@ def forward(
             io=lanes.io,
             scalars=frozenset(name for name, value in values.items() if value.numel() == 1),
             inverted=frozenset(),
-            tile=_TILES[0] if lanes.count >= _MANY else _TILES[1],
+            tile=_tile(lanes, device),
             static=static,
             resting=frozenset(name for name, s in zip(program.states, states, strict=True) if s.dim() == 0),
             head=head,
@@ -208,7 +215,7 @@ def backward(
     varying = {name: _parameter(p.detach(), lanes)[1:] for name, p in learned.items() if p.numel() > 1}
     patterns = Counter(p for p in varying.values() if p[0] == 1 or lanes.count // p[1] >= _LEAST_RUN)
     pattern = max(patterns, key=lambda p: patterns[p], default=None)
-    tile = _TILES[0] if lanes.count >= _MANY else _TILES[1]
+    tile = _tile(lanes, device)
     tiling = _tiling(lanes, tile, pattern)
     sequences = [_sequence(x, lanes) for x in inputs]
     cotangents = [
