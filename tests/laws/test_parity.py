@@ -33,33 +33,34 @@ def _poison(monkeypatch):
     monkeypatch.setattr(run_triton, "torch", Poisoned())
 
 
-def everything(neuron, engine, x, state, upstream):
-    """Outputs, final states and all gradients: of input, initial state and every parameter."""
-    x = x.detach().requires_grad_()
+def everything(neuron, engine, inputs, state, upstream):
+    """Outputs, final states and all gradients: of inputs, initial states and every parameter."""
+    inputs = [x.detach().requires_grad_() for x in inputs]
     state = tuple(s.detach().clone().requires_grad_() for s in state)
     with rb.engine(engine):
-        y, last = neuron.sequence(x, state)
-        wanted = [x, *state, *neuron.parameters()]
-        grads = torch.autograd.grad((y, *last), wanted, upstream)
-    return (y, *last), grads
+        y, last = neuron.sequence(inputs, state)
+        found = (*(y if isinstance(y, tuple) else (y,)), *last)
+        grads = torch.autograd.grad(found, [*inputs, *state, *neuron.parameters()], upstream)
+    return found, grads
 
 
-def agree(engine, neuron, x, tolerance=1e-5):
+def agree(engine, neuron, *inputs, outputs=1, tolerance=1e-5):
     """Compare an engine with the reference on one input: spikes and states must have equal bits; a gradient may differ
     by `tolerance` of its largest value, and a parameter's, a sum over all lanes, by that share of the input gradient's
     1-norm."""
+    x = inputs[0]
     one = x[0].float() if x.dtype != torch.float64 else x[0]
     state = tuple(torch.randn_like(one) for _ in neuron.scan.step.state)
-    upstream = (torch.randn_like(x), *(torch.randn_like(s) for s in state))
-    (a, grads_a), (b, grads_b) = (everything(neuron, e, x, state, upstream) for e in (engine, "reference"))
+    upstream = (*(torch.randn_like(x) for _ in range(outputs)), *(torch.randn_like(s) for s in state))
+    (a, grads_a), (b, grads_b) = (everything(neuron, e, inputs, state, upstream) for e in (engine, "reference"))
     for got, expected in zip(a, b, strict=True):
         assert got.dtype == expected.dtype
         assert torch.equal(got, expected)
-    scale = float(grads_b[0].abs().sum())
+    scale = float(sum(grad.abs().sum() for grad in grads_b[: len(inputs)]))
     for k, (got, expected) in enumerate(zip(grads_a, grads_b, strict=True)):
         assert got.shape == expected.shape
         assert got.dtype == expected.dtype
-        bound = float(expected.abs().max()) if k <= len(state) else scale
+        bound = float(expected.abs().max()) if k < len(inputs) + len(state) else scale
         assert float((got - expected).abs().max()) <= tolerance * max(bound, 1e-30)
 
 
@@ -113,6 +114,46 @@ def test_parameters_of_every_shape_in_every_layout(engine, shape, layout):
     if layout != "strided":
         with rb.engine(engine):
             assert neuron(x).stride() == x.stride()
+
+
+@pytest.mark.parametrize("T", [3, 30])
+def test_several_inputs_states_and_outputs(engine, T):
+    from rheobase.neurons import Neuron, Triangle
+
+    @rb.step(inputs=("x", "gate"), state={"v": 0.0, "w": 0.25, "last": 0.0})
+    def adaptive(x, gate, v, w, last, *, tau, beta, threshold, low, spike):
+        h = v + (torch.where(gate > low, x, -0.5 * last) - v) / tau - w
+        s = spike(h - threshold - torch.maximum(w, gate) / 3.0)
+        w = beta * w + (1 - beta) * (h.clamp(-2, 2) + s)
+        return (s, h * gate, torch.round(4 * w)), (h * (1 - s) + low * s, w, x)
+
+    neuron = Neuron(
+        adaptive,
+        tau=torch.nn.Parameter(torch.tensor(1.7)),
+        beta=torch.nn.Parameter(torch.rand(3, 1)),
+        threshold=torch.nn.Parameter(torch.rand(7) + 0.5),
+        low=torch.nn.Parameter(torch.tensor([0.25])),
+        spike=Triangle(),
+    )
+    agree(engine, neuron, torch.randn(T, 11, 3, 7) * 2, torch.randn(T, 11, 3, 7), outputs=3)
+
+
+@pytest.mark.parametrize("T", [3, 30])
+def test_no_state_and_values_that_all_lanes_share(engine, T):
+    from rheobase.neurons import Neuron
+
+    @rb.step(inputs=("x", "y"), state={})
+    def gain(x, y, *, a):
+        return (x * a + y, y * y), ()
+
+    @rb.step(state={"age": 0.0, "floor": 0.0})
+    def shared(x, age, floor, *, a, b):
+        a = a.sqrt() * b
+        return (x * age + floor, a / 3.0), (age + 1.0, a + 1.0)
+
+    a = torch.nn.Parameter(torch.tensor(0.75))
+    agree(engine, Neuron(gain, a=a), torch.randn(T, 2, 9), torch.randn(T, 2, 9), outputs=2)
+    agree(engine, Neuron(shared, a=a, b=torch.tensor(1.5)), torch.randn(T, 2, 9), outputs=2)
 
 
 def test_large_parameters_take_the_lane_path(engine):

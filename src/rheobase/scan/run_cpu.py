@@ -32,7 +32,7 @@ _NODE_NS = 0.045
 """Nanoseconds that one operation takes a lane and step, roughly, to decide whether a job is worth a second thread."""
 _MAX_BLOCKS = 64
 _MIN_BLOCK = 4096
-_compiling = threading.Lock()
+compiling = threading.Lock()
 
 
 def kernel_folder() -> Path:
@@ -108,7 +108,7 @@ def _execute(name: str, path: Path) -> types.ModuleType:
 def _kernel(text: str, layout: Layout, direction: str) -> tuple[Callable[..., None], list[str], float]:
     """The compiled kernel, the parameters and hoisted values that it takes, and its nanoseconds a lane and step."""
     program = parse(text)
-    with _compiling:
+    with compiling:
         if direction == "forward":
             module, names = (
                 kernel_module(emit_cpu.emit_forward(program, layout), _toolchain()),

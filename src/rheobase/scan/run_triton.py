@@ -19,7 +19,7 @@ from rheobase.scan import emit_triton
 from rheobase.scan.emit_cpu import backward_parameters, forward_parameters
 from rheobase.scan.emit_triton import TritonLayout
 from rheobase.scan.ir import Node, Program, hoist, live, parse
-from rheobase.scan.run_cpu import _Lanes, _lanes, _parameter, kernel_module
+from rheobase.scan.run_cpu import _Lanes, _lanes, _parameter, compiling, kernel_module
 
 _TILES = (512, 128)
 """Lanes of a tile, where there are many and where there are few: four for each thread."""
@@ -58,7 +58,8 @@ def _kernel(text: str, layout: TritonLayout, direction: str) -> tuple[Any, list[
         source, names = emit_triton.emit_forward(program, layout), forward_parameters(program)
     else:
         source, names = emit_triton.emit_backward(program, layout), backward_parameters(program, layout)
-    module = kernel_module(source, f"triton {emit_triton.EMITTER} {version('triton')}")
+    with compiling:
+        module = kernel_module(source, f"triton {emit_triton.EMITTER} {version('triton')}")
     return getattr(module, direction), names
 
 
