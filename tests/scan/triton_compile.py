@@ -25,6 +25,9 @@ def compile_only(kernel, programs, layout, device, arguments):
     for k, (name, argument) in enumerate(zip(kernel.arg_names, arguments, strict=True)):
         if isinstance(argument, torch.Tensor):
             signature[name] = POINTER[argument.dtype]
+        elif isinstance(argument, float):
+            signature[name] = "fp32"
+            continue
         elif argument == 1:
             signature[name], constants[(k,)] = "constexpr", 1
         else:

@@ -43,6 +43,19 @@ def signed(magnitude, value):
 
 
 @triton.jit
+def ldexp(value, power):
+    """value times 2**power, for an integral power, where the value and the result are normal numbers."""
+    shifted = (power + 12582912.0).to(tl.uint32, bitcast=True) << 23
+    return (value.to(tl.uint32, bitcast=True) + shifted).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def exponent(value):
+    """The e for which value times 2**-e lies in [sqrt(1/2), sqrt(2)), for a positive normal value."""
+    return ((value.to(tl.int32, bitcast=True) - 0x3F3504F3) >> 23).to(tl.float32)
+
+
+@triton.jit
 def trunc(value):
     return signed(tl.floor(tl.abs(value)), value)
 
@@ -67,6 +80,8 @@ _EXPRESSION = {
     "ceil": "tl.ceil({0})",
     "trunc": "trunc({0})",
     "round": "rint({0})",
+    "ldexp": "ldexp({0}, {1})",
+    "exponent": "exponent({0})",
     "minimum": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
     "maximum": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
     "where": "tl.where({0}, {1}, {2})",
@@ -106,6 +121,7 @@ class TritonLayout(Layout):
     """What a kernel is specialised for, beyond `Layout`, whose `tile` is the number of lanes of a tile.
 
     Attributes:
+        numbers: scalars and resting states that are passed by value; `inverted` are some of these.
         static: inputs and given cotangents of outputs whose steps are all the same memory.
         resting: states that are one value for all lanes.
         grads_next: which final states have a cotangent (backward).
@@ -117,6 +133,7 @@ class TritonLayout(Layout):
         wide: 64-bit lane numbers.
     """
 
+    numbers: frozenset[str] = frozenset()
     static: frozenset[str] = frozenset()
     resting: frozenset[str] = frozenset()
     grads_next: tuple[bool, ...] = ()
@@ -178,7 +195,7 @@ class _Kernel:
             "",
             "@triton.jit",
             f"def {name}({', '.join(arguments)}):",
-            *(f"    {node.name} = {expression(node)}" for node in nodes),
+            *(f"    {node.name} = {expression(node, self.layout.inverted)}" for node in nodes),
             f"    return {', '.join(results)}",
         ]
         return arguments
@@ -227,7 +244,9 @@ class _Kernel:
             self.add(depth, f"column = group * {columns} + index % {columns}")
             self.add(depth, "lane = row * size + column", "inside = (row < count) & (column < size)")
         for name in self.params:
-            if name in self.layout.scalars:
+            if name in self.layout.numbers:
+                self.add(depth, f"{name} = tl.full((), {name}_all, tl.float32)")
+            elif name in self.layout.scalars:
                 self.add(depth, f"{name} = tl.load({name}_all)")
             else:
                 index = f"lane // {name}_inner % {name}_size"
@@ -235,10 +254,15 @@ class _Kernel:
         for name in static:
             self.load(depth, name, "", name)
 
-    def rest(self, depth: int, name: str, source: str, resting: bool) -> None:
-        """Load a state, or its cotangent, of a tile."""
-        value = self.whole(f"tl.load({source})") if resting else f"tl.load({source} + lane, mask=inside, other=0.0)"
-        self.add(depth, f"{name} = {value}")
+    def first(self, depth: int, names: Iterable[str]) -> None:
+        """Load the state before the first step."""
+        for name in names:
+            value = f"tl.load({name}_first + lane, mask=inside, other=0.0)"
+            if name in self.layout.numbers:
+                value = f"tl.full(({self.layout.tile},), {name}_first, tl.float32)"
+            elif name in self.layout.resting:
+                value = self.whole(f"tl.load({name}_first)")
+            self.add(depth, f"{name} = {value}")
 
     def source(self) -> str:
         rows = [
@@ -258,8 +282,8 @@ class _Kernel:
         return "\n".join(rows) + "\n"
 
 
-def expression(node: Node) -> str:
-    """One node as Triton writes it.
+def expression(node: Node, inverted: frozenset[str] = frozenset()) -> str:
+    """One node as Triton writes it; `inverted` are divisors that are powers of two.
 
     Raises:
         ValueError: an operation that the engine does not have.
@@ -270,7 +294,9 @@ def expression(node: Node) -> str:
     divisor = node.args[1] if node.op == "div" else None
     if isinstance(divisor, float) and is_power_of_two(divisor):
         return f"{_number(node.args[0])} * {_number(1 / divisor)}"
-    number = _number if node.op != "div" and any(isinstance(a, str) for a in node.args) else _tensor
+    if divisor in inverted:
+        return f"{_number(node.args[0])} * tl.div_rn(tl.full((), 1.0, tl.float32), {divisor})"
+    number = _number if node.op not in ("div", "ldexp") and any(isinstance(a, str) for a in node.args) else _tensor
     return form.format(*map(number, node.args))
 
 
@@ -312,8 +338,7 @@ def emit_forward(program: Program, layout: TritonLayout) -> str:
 
     k.add(1, f"index = tl.arange(0, {layout.tile})", "tile = tl.program_id(0)")
     k.tile(1, [x for x in program.inputs if x in layout.static])
-    for s in program.states:
-        k.rest(1, s, f"{s}_first", s in layout.resting)
+    k.first(1, program.states)
     k.add(1, "stride = tl.full((), N, tl.int64)", "past = tl.full((), 0, tl.int64)")
     steps(1, layout.head)
     if layout.looped:
@@ -397,8 +422,7 @@ def emit_backward(program: Program, layout: TritonLayout) -> str:
     for p in of_param:
         if p not in whole:
             k.add(2, f"to_{p}_lanes = {zeros}")
-    for s in program.states:
-        k.rest(2, s, f"{s}_first", s in layout.resting)
+    k.first(2, program.states)
     k.add(2, "past = tl.full((), 0, tl.int64)")
     if layout.looped:
         rename(2, "", "_0")
@@ -416,10 +440,8 @@ def emit_backward(program: Program, layout: TritonLayout) -> str:
         if keeps:
             k.add(2, "tl.debug_barrier()")  # whoever stored a lane's state need not be who loads it
     for g, given in zip(program.grads_next, layout.grads_next, strict=True):
-        if given:
-            k.rest(2, g, f"{g}_last", False)
-        else:
-            k.add(2, f"{g} = {zeros}")
+        value = f"tl.load({g}_last + lane, mask=inside, other=0.0)" if given else zeros
+        k.add(2, f"{g} = {value}")
     if layout.looped:
         k.add(2, "for chunk in range(chunks):")
         rename(3, "", "_0")
@@ -430,8 +452,7 @@ def emit_backward(program: Program, layout: TritonLayout) -> str:
             for j, s in enumerate(program.states):
                 k.add(3, f"{s} = tl.load(history + (before * {size} + {j}) * {tile})")
         k.add(2, "past = tl.full((), 0, tl.int64)")
-        for s in program.states:
-            k.rest(2, s, f"{s}_first", s in layout.resting)
+        k.first(2, program.states)
         if keeps:
             k.add(2, "tl.debug_barrier()")
     rename(2, "", "_0")

@@ -1,6 +1,6 @@
 """The Triton engine: lays tensors out as lanes, compiles the emitted kernels, launches them on the tensors' device.
 
-Nothing here reads a tensor's value, so that a call never waits for the GPU.
+Nothing here reads a value from the GPU or copies one there, so that a call never waits.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rheobase.scan import emit_triton
-from rheobase.scan.emit_cpu import backward_parameters, forward_parameters
+from rheobase.scan.emit_cpu import backward_parameters, divisors, forward_parameters, is_power_of_two
 from rheobase.scan.emit_triton import TritonLayout
 from rheobase.scan.ir import Node, Program, hoist, live, parse
 from rheobase.scan.run_cpu import _Lanes, _lanes, _parameter, compiling, kernel_module
@@ -93,22 +93,66 @@ def _sequence(x: Tensor, lanes: _Lanes) -> tuple[Tensor, bool]:
     return x, lanes.T > 1 and x.stride(0) == 0
 
 
-def _values(text: str, direction: str, params: Sequence[Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Every parameter and every function of parameters by name, on the device; torch lets 0-d tensors be elsewhere."""
-    return hoist(
-        parse(text), [p.detach().to(device) if p.dim() == 0 else p.detach() for p in params], _hoisted(text, direction)
-    )
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """Parameters and functions of parameters of a call.
+
+    Attributes:
+        tensors: all of them.
+        numbers: those of `tensors` that are passed by value.
+        scalars: those that are one number.
+        inverted: divisors among `numbers` that are powers of two.
+    """
+
+    tensors: Mapping[str, Tensor]
+    numbers: Mapping[str, float]
+    scalars: frozenset[str]
+    inverted: frozenset[str]
 
 
-def _arguments(names: Sequence[str], values: Mapping[str, Tensor], lanes: _Lanes) -> list[Any]:
+def _values(text: str, direction: str, params: Sequence[Tensor], device: torch.device) -> _Values:
+    """Parameters, and those functions of them that the kernels of a direction may need."""
+    program = parse(text)
+    there = [p.detach() if _is_number(p) else p.detach().to(device) for p in params]
+    tensors = hoist(program, there, _hoisted(text, direction))
+    given = {name for name, p in zip(program.params, params, strict=True) if _is_number(p)}
+    numbers = {name: float(t) for name, t in tensors.items() if name in given or t.device != device}
+    scalars = frozenset(name for name, t in tensors.items() if t.numel() == 1)
+    inverted = frozenset(n for n in _divisors(text).intersection(numbers) if is_power_of_two(numbers[n]))
+    return _Values(tensors, numbers, scalars, inverted)
+
+
+@lru_cache(maxsize=1024)
+def _divisors(text: str) -> frozenset[str]:
+    return divisors(_program(text))
+
+
+def _is_number(t: Tensor) -> bool:
+    """Whether a tensor's value is at hand, so that it is passed by value and nothing is copied to the device."""
+    return t.dim() == 0 and t.device.type == "cpu" and not t.requires_grad
+
+
+def _arguments(names: Sequence[str], values: _Values, lanes: _Lanes) -> list[Any]:
     found: list[Any] = []
     for name in names:
-        if values[name].numel() == 1:
-            found.append(values[name])
+        if name in values.scalars:
+            found.append(values.numbers.get(name, values.tensors[name]))
         else:
-            p, inner, size = _parameter(values[name], lanes)
+            p, inner, size = _parameter(values.tensors[name], lanes)
             found += [p.contiguous(), inner, size]
     return found
+
+
+def _states(program: Program, states: Sequence[Tensor], lanes: _Lanes) -> tuple[list[Any], frozenset[str], set[str]]:
+    """States before the first step as arguments, those that are one value for all lanes, and those passed by value."""
+    named = dict(zip(program.states, states, strict=True))
+    resting = frozenset(name for name, s in named.items() if s.dim() == 0)
+    numbers = {name for name in resting if _is_number(named[name])}
+    arguments = [
+        float(s) if name in numbers else s.detach() if name in resting else lanes.lay(s.detach())
+        for name, s in named.items()
+    ]
+    return arguments, resting, numbers
 
 
 def _time(program: Program, T: int, static: int) -> tuple[int, int, int]:
@@ -167,14 +211,16 @@ def forward(
         values = _values(text, "forward", params, device)
         sequences = [_sequence(x, lanes) for x in inputs]
         static = frozenset(name for name, (_, same) in zip(program.inputs, sequences, strict=True) if same)
+        first, resting, numbers = _states(program, states, lanes)
         head, chunk, chunks = _time(program, lanes.T, len(static))
         layout = TritonLayout(
             io=lanes.io,
-            scalars=frozenset(name for name, value in values.items() if value.numel() == 1),
-            inverted=frozenset(),
+            scalars=values.scalars,
+            inverted=values.inverted,
             tile=_tile(lanes, device),
+            numbers=frozenset(numbers.union(values.numbers)),
             static=static,
-            resting=frozenset(name for name, s in zip(program.states, states, strict=True) if s.dim() == 0),
+            resting=resting,
             head=head,
             chunk=chunk,
             looped=chunks > 0,
@@ -184,7 +230,7 @@ def forward(
         arguments = [
             lanes.count,
             *(x for x, _ in sequences),
-            *(s.detach() if s.dim() == 0 else lanes.lay(s.detach()) for s in states),
+            *first,
             *_arguments(names, values, lanes),
             *outputs,
             *last,
@@ -223,18 +269,20 @@ def backward(
         (name, *_sequence(g, lanes)) for name, g in zip(program.grads_outputs, grads, strict=False) if g is not None
     ]
     static = [name for name, (_, same) in zip(program.inputs, sequences, strict=True) if same]
+    first, resting, numbers = _states(program, states, lanes)
     head, chunk, chunks = _time(program, lanes.T, len(static))
     layout = TritonLayout(
         io=lanes.io,
-        scalars=frozenset(name for name, value in values.items() if value.numel() == 1),
-        inverted=frozenset(),
+        scalars=values.scalars,
+        inverted=values.inverted,
         tile=tile,
         grads_outputs=tuple(g is not None for g in grads[:n_out]),
         inputs=tuple(of_inputs),
         states=tuple(of_states),
         params=tuple((name, "sum" if varying.get(name) in (None, pattern) else "lane") for name in learned),
+        numbers=frozenset(numbers.union(values.numbers)),
         static=frozenset([*static, *(name for name, _, same in cotangents if same)]),
-        resting=frozenset(name for name, s in zip(program.states, states, strict=True) if s.dim() == 0),
+        resting=resting,
         grads_next=tuple(g is not None for g in grads[n_out:]),
         head=head,
         chunk=chunk,
@@ -256,7 +304,7 @@ def backward(
     arguments = [
         lanes.count,
         *(x for x, _ in sequences),
-        *(s.detach() if s.dim() == 0 else lanes.lay(s.detach()) for s in states),
+        *first,
         *_arguments(names, values, lanes),
         *(g for _, g, _ in cotangents),
         *(lanes.lay(g.detach().expand(lanes.shape)) for g in grads[n_out:] if g is not None),
