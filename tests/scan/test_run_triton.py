@@ -204,15 +204,6 @@ def compare_bits(module, x):
         assert torch.equal(a.view(torch.int32), b.contiguous().view(torch.int32))
 
 
-def test_a_step_that_the_engine_lacks_says_so():
-    @rb.step(state={"v": 0.0})
-    def bell(x, v):
-        return torch.erf(x), (torch.log1p(v),)
-
-    with rb.engine("triton"), pytest.raises(ValueError, match="the triton engine has no 'log1p'"):
-        Neuron(bell)(torch.ones(2, 1, 3))
-
-
 def forget(monkeypatch):
     """As in a new process: kernels are found by their files again."""
     monkeypatch.setattr(run_triton, "_kernel", KERNEL.__wrapped__)
