@@ -22,7 +22,7 @@ GROUP := $(VENV)/.group-
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SECONDARY:
-.PHONY: help demo test test-typed test-compile check docs bench reproduce clean
+.PHONY: help demo test test-typed test-compile test-triton check docs bench reproduce clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -36,13 +36,16 @@ help: ## Show this
 demo: $(INSTALLED) ## Train a spiking ResNet on handwritten digits and write its report: minutes, no download of data
 	$(BIN)/rheobase train digits --report
 
-test: test-typed test-compile ## Run all tests: eagerly with types checked, then those of torch.compile
+test: test-typed test-compile test-triton ## Run all tests: eagerly with types checked, torch.compile, Triton interpreted
 
 test-typed: $(GROUP)test
-	$(BIN)/python -m pytest -m "not compile" $(TYPED) $(ARGS) $(NONE_IS_FINE)
+	$(BIN)/python -m pytest -m "not compile and not triton" $(TYPED) $(ARGS) $(NONE_IS_FINE)
 
 test-compile: $(GROUP)test
 	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m compile $(ARGS) $(NONE_IS_FINE)
+
+test-triton: $(GROUP)triton
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m triton $(TYPED) $(ARGS) $(NONE_IS_FINE)
 
 check: $(GROUP)check ## Check format, lint, types and import arrows, and build the docs
 	$(BIN)/ruff format --check .

@@ -16,7 +16,10 @@ from rheobase.scan.allocator import keep_memory
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one benchmark. Ends with 0, 1 if a contestant disagreed, 2 if the machine was busy or there are no peers."""
+    """Run one benchmark.
+
+    Ends with 0, 1 if a contestant disagreed, 2 if the machine was busy, or lacks peers or what else it needs.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=sorted(BENCHMARKS), help="which benchmark")
     parser.add_argument("--quick", action="store_true", help="few cases, under two minutes; no default --out")
@@ -25,6 +28,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)  # in the peers' environment already
     options = parser.parse_args(arguments)
     benchmark = BENCHMARKS[options.name]
+    if reason := benchmark.missing():
+        print(reason, file=sys.stderr)
+        return 2
     rough = options.quick or options.loaded
     out = options.out or (None if rough else ROOT / "results" / f"bench_{options.name}.csv")
 

@@ -60,6 +60,11 @@ FIGURES = {
         "From the import of the library to the first gradient, beyond the imports of torch, its tracer and numba.",
         ("first use", "second process", "4 at once"),
     ),
+    "gpu": Figure(
+        "A layer of neurons on a GPU",
+        "Median times of one layer of LIF neurons.",
+        ("forward", "forward+backward"),
+    ),
     "parallel_reset": Figure(
         "Reset parallel over time",
         "Median times of a LIF's exact reset, as the fused loop over time and as a fixed point over all steps at once.",

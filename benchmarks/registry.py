@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import conv, fc, first_use, memory, neuron, parallel_reset
+from benchmarks import conv, fc, first_use, gpu, memory, neuron, parallel_reset
 from benchmarks.measure import Effort
 from benchmarks.rows import Facts, Row, Show
 
@@ -15,10 +15,12 @@ class Benchmark:
     Attributes:
         run: measures and returns the rows; calls `show` with each group of rows as it is ready.
         peers: whether it needs the contestants' environment.
+        missing: why it cannot run on this machine, or nothing.
     """
 
     run: Callable[[Effort, Facts, Show], list[Row]]
     peers: bool = True
+    missing: Callable[[], str] = str
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -28,4 +30,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     "memory": Benchmark(memory.run),
     "compile": Benchmark(first_use.run),
     "parallel_reset": Benchmark(parallel_reset.run, peers=False),
+    "gpu": Benchmark(gpu.run, peers=False, missing=gpu.missing),
 }

@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -25,3 +26,12 @@ def untyped():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("triton") is None:
+        return
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed: make test-triton")
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("set TRITON_INTERPRET=1 before Python starts: make test-triton")

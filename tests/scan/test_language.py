@@ -66,12 +66,15 @@ SMOOTH = {  # these go through functions of the C library or a vector library: e
 }
 
 
-def both(neuron, x):
-    """(output, final state, input gradient, parameter gradients) on the cpu and the reference engine."""
+ENGINES = pytest.mark.parametrize("engine", ["cpu", pytest.param("triton", marks=pytest.mark.triton)])
+
+
+def both(engine, neuron, x):
+    """(output, final state, input gradient, parameter gradients) on an engine and on the reference engine."""
     found = []
-    for engine in ("cpu", "reference"):
+    for e in (engine, "reference"):
         leaf = x.clone().requires_grad_()
-        with rb.engine(engine):
+        with rb.engine(e):
             y, (v,) = neuron.sequence(leaf, None)
             grads = torch.autograd.grad(y.square().sum() + v.sum(), [leaf, *neuron.parameters()])
         found.append((y, v, *grads))
@@ -83,8 +86,9 @@ def bundles(operations, size=10):
     return [names[k : k + size] for k in range(0, len(names), size)]
 
 
-@pytest.mark.parametrize("names", [*bundles(ROUNDED), *bundles(SMOOTH, 16)], ids=lambda names: names[0])
-def test_every_operation(names):
+@ENGINES
+@pytest.mark.parametrize("names", [*bundles(ROUNDED), *bundles(SMOOTH)], ids=lambda names: names[0])
+def test_every_operation(engine, names):
     """Several operations share a step, to compile fewer kernels; each enters the output with a weight of its own."""
 
     def fn(x, v, *, w):
@@ -95,19 +99,21 @@ def test_every_operation(names):
 
     neuron = Neuron(rb.step(state={"v": 0.25})(fn), w=torch.nn.Parameter(torch.tensor([0.7, -0.3, 1.1, 0.2])))
     x = torch.randn(5, 3, 4)
-    a, b = both(neuron, x)
+    a, b = both(engine, neuron, x)
     if names[0] in ROUNDED:
         assert torch.equal(a[0], b[0])
     assert torch.equal(a[1], b[1])
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(*both(neuron.double(), x.double()), rtol=1e-12, atol=1e-12)
+    if engine == "cpu":
+        torch.testing.assert_close(*both(engine, neuron.double(), x.double()), rtol=1e-12, atol=1e-12)
 
 
+@ENGINES
 @settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     st.lists(st.tuples(st.sampled_from(sorted(ROUNDED)), st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=7)
 )
-def test_random_steps(plan):
+def test_random_steps(engine, plan):
     """A step that chains operations on whatever was computed before, and fires."""
 
     def fn(x, v, *, w, spike):
@@ -119,7 +125,7 @@ def test_random_steps(plan):
         return s + 0.1 * h, ((h * (1 - s.detach())).clamp(-3, 3),)
 
     neuron = Neuron(rb.step(state={"v": 0.0})(fn), w=torch.nn.Parameter(torch.tensor(0.8)), spike=Atan())
-    a, b = both(neuron, torch.randn(6, 2, 37))
+    a, b = both(engine, neuron, torch.randn(6, 2, 37))
     assert torch.equal(a[0], b[0])
     assert torch.equal(a[1], b[1])
     torch.testing.assert_close(a[2:], b[2:], rtol=1e-4, atol=1e-4)

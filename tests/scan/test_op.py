@@ -1,4 +1,5 @@
 import copy
+import importlib
 import pickle
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 import rheobase as rb
 from rheobase.neurons import LIF, PLIF, Neuron
 from rheobase.scan import Scan
+
+engine = importlib.import_module("rheobase.scan.engine")  # the package has a function of the same name
 
 
 def sizes_saved(fn):
@@ -78,8 +81,31 @@ def test_errors_say_what_came_and_what_was_expected(call, message):
 def test_engines_are_checked():
     with pytest.raises(ValueError, match=r"no engine 'gpu'"), rb.engine("gpu"):
         pass
-    with pytest.raises(ValueError, match=r"'triton' is not built"), rb.engine("triton"):
+
+
+def test_engines_say_what_they_miss(monkeypatch):
+    monkeypatch.setattr(engine, "_TRITON", False)
+    with pytest.raises(ValueError, match=r"pip install 'rheobase\[triton\]'"), rb.engine("triton"):
         pass
+    monkeypatch.setattr(engine, "_TRITON", True)
+    monkeypatch.setattr(engine, "_INTERPRETED", False)
+    with rb.engine("triton"), pytest.raises(ValueError, match=r"got tensors on cpu; move .* to a GPU"):
+        LIF()(torch.ones(2, 1, 3))
+
+
+def test_the_device_chooses_the_engine(monkeypatch):
+    cuda = torch.device("cuda", 0)
+    monkeypatch.setattr(engine, "_chosen", None)
+    monkeypatch.setattr(engine, "_warned", set())
+    monkeypatch.setattr(engine, "_TRITON", True)
+    assert engine.resolve(torch.device("cpu")) == "cpu"
+    assert engine.resolve(cuda) == "triton"
+    monkeypatch.setattr(engine, "_TRITON", False)
+    with pytest.warns(RuntimeWarning, match="triton is not installed"):
+        assert engine.resolve(cuda) == "reference"
+    assert engine.resolve(cuda) == "reference"
+    with rb.engine("cpu"), pytest.raises(ValueError, match="got tensors on cuda:0"):
+        engine.resolve(cuda)
 
 
 def test_neurons_can_be_copied_and_pickled():

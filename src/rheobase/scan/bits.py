@@ -135,7 +135,7 @@ def _unpack_torch(bits: Tensor, flat: Tensor) -> None:
 
 @lru_cache(maxsize=1)
 def _kernels() -> Any:
-    return run_cpu._module(Path(__file__).with_name("bit_kernels.py").read_text())
+    return run_cpu.kernel_module(Path(__file__).with_name("bit_kernels.py").read_text(), run_cpu.toolchain())
 
 
 _UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rheobase.scan import reference, run_cpu
+from rheobase.scan import reference, run_cpu, run_triton
 from rheobase.scan.engine import resolve
 from rheobase.scan.ir import parse
 from rheobase.scan.language import UnsupportedOperationError, fall_back
@@ -34,8 +34,8 @@ def _membrane(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _scan(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:  # noqa: ARG001
-    outputs, last = run_cpu.forward(step, x, state, params)
+def _scan(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
+    outputs, last = (run_triton if engine == "triton" else run_cpu).forward(step, x, state, params)
     return [*outputs, *last]
 
 
@@ -46,9 +46,9 @@ def _scan_backward(
     params: list[Tensor],
     grads: list[Tensor | None],
     wanted: list[bool],
-    engine: str,  # noqa: ARG001
+    engine: str,
 ) -> list[Tensor]:
-    return run_cpu.backward(step, x, state, params, grads, wanted)
+    return (run_triton if engine == "triton" else run_cpu).backward(step, x, state, params, grads, wanted)
 
 
 def _one(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -87,8 +87,9 @@ def _scan_backward_fake(
     return [f for f, want in zip(found, wanted, strict=True) if want]
 
 
-_library.impl("scan", _scan, "CPU")
-_library.impl("scan_backward", _scan_backward, "CPU")
+for _device in ("CPU", "CUDA"):
+    _library.impl("scan", _scan, _device)
+    _library.impl("scan_backward", _scan_backward, _device)
 torch.library.register_fake("rheobase::scan", _scan_fake, lib=_library)
 torch.library.register_fake("rheobase::scan_backward", _scan_backward_fake, lib=_library)
 
@@ -158,7 +159,7 @@ def _is_plain(x: Tensor) -> bool:
     """
     return (
         type(x) in (Tensor, torch.nn.Parameter)
-        and x.device.type == "cpu"
+        and x.device.type in ("cpu", "cuda")
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
     )
@@ -258,8 +259,7 @@ class Scan:
     ) -> tuple[dict[str, Tensor], State]:
         """Check the arguments of a call and cast them: parameters and initial state in the membrane's format."""
         self._check(inputs, params)
-        membrane, device = _membrane(inputs[0].dtype), inputs[0].device
-        constant = number if _is_direct(inputs[0]) else partial(torch.tensor, device=device)
+        membrane, constant = _membrane(inputs[0].dtype), _constants(inputs[0])
         values = {
             name: v.to(membrane) if isinstance(v, Tensor) else constant(v, dtype=membrane)
             for name, v in ((name, params[name]) for name in self.params)
@@ -318,6 +318,16 @@ class Scan:
                     f"{tuple(rest)} (x without time and batch); for one value a channel of [T, B, C, H, W] "
                     f"use shape (C, 1, 1)"
                 )
+
+
+def _constants(x: Tensor) -> Callable[..., Tensor]:
+    """What makes a tensor of a number that a call on x takes.
+
+    Fused engines take it from the host by value. Else it is filled on the device: a copy would wait for all work there.
+    """
+    if _is_direct(x) and (x.device.type == "cpu" or resolve(x.device) == "triton"):
+        return number
+    return partial(torch.full, (), device=x.device)
 
 
 def _parted(found: Sequence[Tensor], states: int) -> tuple[Any, State]:

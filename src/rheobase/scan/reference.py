@@ -23,6 +23,11 @@ def run(
     rows = []
     for xs in zip(*inputs, strict=True):
         result = step.fn(*(x.to(membrane) for x in xs), *state, **params, **constants)
-        outputs, state = split(result, step.name, tuple(step.state))
+        outputs, state = (_whole(values, shape) for values in split(result, step.name, tuple(step.state)))
         rows.append(outputs)
     return tuple(torch.stack(row).to(dtype) for row in zip(*rows, strict=True)), state
+
+
+def _whole(values: Sequence[Tensor], shape: torch.Size) -> tuple[Tensor, ...]:
+    """Values of the shape of a step, also those that depend on parameters alone."""
+    return tuple(v if v.shape == shape else v.expand(shape) for v in values)

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import importlib.util
+import linecache
 import math
 import os
 import struct
@@ -33,7 +34,7 @@ _WORTH_US = 40
 """Microseconds of work that are worth a second thread."""
 _MAX_BLOCKS = 64
 _MIN_BLOCK = 4096
-_compiling = threading.Lock()
+compiling = threading.Lock()
 
 
 def kernel_folder() -> Path:
@@ -42,7 +43,8 @@ def kernel_folder() -> Path:
 
 
 @lru_cache(maxsize=1)
-def _toolchain() -> str:
+def toolchain() -> str:
+    """Versions of emitter and compiler, and the kind of processor."""
     import llvmlite
     import numba
     from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
@@ -53,9 +55,12 @@ def _toolchain() -> str:
     )
 
 
-def _module(source: str) -> types.ModuleType:
-    """Import generated source, from the kernel folder if it can be written there, else from memory."""
-    digest = hashlib.sha256((source + _toolchain()).encode()).hexdigest()[:24]
+def kernel_module(source: str, toolchain: str) -> types.ModuleType:
+    """Import generated source, from the kernel folder if it can be written there, else from memory.
+
+    `toolchain` says what else the kernel depends on: versions of emitter and compiler, kind of processor.
+    """
+    digest = hashlib.sha256((source + toolchain).encode()).hexdigest()[:24]
     name = f"rheobase_kernel_{digest}"
     if name in sys.modules:
         return sys.modules[name]
@@ -81,6 +86,7 @@ def _module(source: str) -> types.ModuleType:
         )
         module = types.ModuleType(name)
         module.__dict__["CACHE"] = False
+        linecache.cache[f"<{name}>"] = len(source), None, source.splitlines(keepends=True), f"<{name}>"
         exec(compile(source, f"<{name}>", "exec"), module.__dict__)
     sys.modules[name] = module
     return module
@@ -131,8 +137,8 @@ class _Kernel:
     """A compiled kernel for one layout of lanes, ready to be called with addresses and numbers."""
 
     def __init__(self, source: emit_cpu.Source, direction: str, lanes: "_Lanes", tile: int, nodes: int) -> None:
-        with _compiling:
-            compiled = getattr(_module(source.text), direction)
+        with compiling:
+            compiled = getattr(kernel_module(source.text, toolchain()), direction)
         self.function, self.address = kernel_at(compiled.address), compiled.address
         self.format = struct.Struct(source.slots)
         self.room = source.room + source.history * lanes.T
@@ -197,11 +203,11 @@ class _Lanes:
         """Sizes of one sample's axes, in memory order."""
         return tuple(self.shape[a] for a in self.order[1:])
 
-    def empty(self, T: int | None, dtype: torch.dtype) -> Tensor:
+    def empty(self, T: int | None, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
         """An uninitialised tensor of this layout, with T steps or (None) of one step's shape."""
         if T is None:
-            return torch.empty_strided(self.shape, self.whole[1:], dtype=dtype)
-        return torch.empty_strided((T, *self.shape), self.whole, dtype=dtype)
+            return torch.empty_strided(self.shape, self.whole[1:], dtype=dtype, device=device)
+        return torch.empty_strided((T, *self.shape), self.whole, dtype=dtype, device=device)
 
     def fits(self, shape: Sequence[int], stride: Sequence[int]) -> bool:
         """Whether a tensor lies as this layout says (a sequence's steps may all be the same memory)."""
@@ -216,7 +222,7 @@ class _Lanes:
         if self.fits(x.shape, x.stride()):
             return x
         steps = x.shape[0] if x.dim() > len(self.shape) else None
-        return self.empty(steps, x.dtype).copy_(x)
+        return self.empty(steps, x.dtype, x.device).copy_(x)
 
 
 def _lanes(x: Tensor) -> _Lanes:
@@ -254,7 +260,7 @@ def _state(s: Tensor, lanes: _Lanes, keep: list[Tensor]) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def _repeats(shape: torch.Size, lanes: _Lanes) -> tuple[bool, int, int]:
+def repeats(shape: torch.Size, lanes: _Lanes) -> tuple[bool, int, int]:
     """How a parameter lies along the lanes: (whether as in its memory, lanes each value is repeated over, values)."""
     rest = lanes.shape[1:]
     aligned = (*(1,) * (len(rest) - len(shape)), *shape)
@@ -266,17 +272,23 @@ def _repeats(shape: torch.Size, lanes: _Lanes) -> tuple[bool, int, int]:
     return ordered and aligned == rest, 1, math.prod(rest)
 
 
-def _parameter(p: Tensor, lanes: _Lanes, keep: list[Tensor]) -> tuple[int, int, int]:
-    """A parameter's values along the lanes: (address, lanes each is repeated over, how many there are)."""
-    as_it_lies, inner, size = _repeats(p.shape, lanes)
+def spread(p: Tensor, lanes: _Lanes) -> tuple[Tensor, int, int]:
+    """A parameter's values along the lanes: (contiguous, lanes each is repeated over, how many there are)."""
+    as_it_lies, inner, size = repeats(p.shape, lanes)
     if not as_it_lies:
         aligned = p.detach().reshape([1] * (len(lanes.shape) - 1 - p.dim()) + list(p.shape))
         p = aligned.expand(lanes.shape[1:]).permute([a - 1 for a in lanes.order[1:]]).contiguous()
-        keep.append(p)
     elif not p.is_contiguous():
         p = p.detach().contiguous()
-        keep.append(p)
-    return p.data_ptr(), inner, size
+    return p, inner, size
+
+
+def _parameter(p: Tensor, lanes: _Lanes, keep: list[Tensor]) -> tuple[int, int, int]:
+    """Address of the values of `spread`, and their numbers."""
+    values, inner, size = spread(p, lanes)
+    if values is not p:
+        keep.append(values)
+    return values.data_ptr(), inner, size
 
 
 def _blocks(lanes: _Lanes, tile: int) -> tuple[int, int]:
@@ -418,7 +430,7 @@ def _backward_kernel(
     kinds: list[tuple[str, str]] = []
     for name, want, shape in zip(program.params, wanted[n_in + n_state :], shapes, strict=True):
         if want:
-            where[name] = (lanes.count, 1) if shape.numel() == 1 else _repeats(shape, lanes)[1:]
+            where[name] = (lanes.count, 1) if shape.numel() == 1 else repeats(shape, lanes)[1:]
             kinds.append((name, "sum" if where[name][1] <= _MIN_BLOCK else "lane"))
     layout = Layout(
         lanes.io, scalars, inverted, tile, grads, wanted[:n_in], wanted[n_in : n_in + n_state], tuple(kinds)
