@@ -5,8 +5,8 @@ Three parts, in one run of under nine minutes (`DEADLINE` bounds it; what was le
 1. Correctness: every registered neuron in fp32, bf16 and fp16, contiguous, channels-last, with a static input, with
    parameters per channel, over one chunk of steps and over many; on the GPU by Triton and on the CPU by the reference
    engine, which defines what is right. (Eager torch on a GPU divides by a number by multiplying with its inverse, so it
-   cannot be the judge of bits.) Spikes are equal but for one in 10^6, and gradients to `TOLERANCE` of the largest. Where
-   exp and its like take part, which every library rounds in its own way, values are equal to `NEAR` of the largest.
+   cannot be the judge of bits.) Spikes are equal but for one in 10^6, and gradients to `TOLERANCE` of the largest.
+   Where exp and its like take part, which libraries round in their own ways, values are equal to `NEAR` of the largest.
 2. Bandwidth: LIF, forward and forward+backward. `copy_ms` is the time that a copy of as many bytes takes: forward reads
    the input and writes the spikes; backward reads input and cotangent and writes the gradient.
 3. SpikingJelly's LIF in multi-step mode, in fp32 and on bf16 input under autocast, on whatever it chooses for the GPU:

@@ -1,4 +1,3 @@
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import torch
 import rheobase as rb
 from rheobase.neurons import LIF
 from rheobase.scan import run_cpu
-from rheobase.scan.pool import run_blocks
 
 SCRIPT = """
 import sys, torch
@@ -81,43 +79,6 @@ def test_the_source_can_be_read(tmp_path, monkeypatch):
     text = Path(path).read_text()
     assert "leaky_integrate_and_fire" in text
     assert "for t in range(T):" in text
-
-
-def test_kernels_work_after_fork():
-    """As in a DataLoader's worker: torch itself is kept to one thread there, our pool is made anew."""
-    x, neuron = torch.full((4, 8, 40000), 3.0), LIF()
-    here = neuron(x).numpy().sum()  # starts the thread pool before the fork
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-
-    def work():
-        torch.set_num_threads(1)
-        alone = neuron(x).numpy().sum()
-        done = []
-        run_blocks(lambda first, last: done.append((first, last)), 8, 1e6)
-        queue.put((alone, len(done)))
-
-    child = context.Process(target=work, daemon=True)
-    child.start()
-    there, pieces = queue.get(timeout=60)
-    child.join(timeout=60)
-    assert there == here
-    assert pieces >= 1
-
-
-def test_a_thread_that_fails_is_heard():
-    def work(first, last):
-        if last > 6:
-            raise RuntimeError("block six")
-
-    with pytest.raises(RuntimeError, match="block six"):
-        run_blocks(work, 8, 1e6)
-
-
-def test_blocks_do_not_depend_on_threads():
-    seen = []
-    run_blocks(lambda a, b: seen.extend(range(a, b)), 13, 1e6)
-    assert sorted(seen) == list(range(13))
 
 
 @pytest.mark.parametrize("tau", [2.0, 4.0, 0.5, 3.0, 1e-40])

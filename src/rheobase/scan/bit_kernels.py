@@ -1,20 +1,28 @@
 """numba kernels that pack floats in {0, 1} into words of 64 bits, and back.
 
-Compiled and cached like the generated kernels, see `run_cpu`. Floats come as unsigned integers of their width, so that
-one kernel serves every format: a value is 1 if its bits are those of 1, and 0 if they are zero but for the sign. Rows
-hold `inner` values, and `words` words of 64 of them; bit k of word w is value 64 w + k.
+Compiled, cached and called like the generated kernels, see `run_cpu` and `native`. Floats are read as unsigned integers
+of their width, 32 bits here; for other widths another pointer is written in the place of `uint32_at`. A value is 1 if
+its bits are those of 1, and 0 if they are zero but for the sign. Rows hold `inner` values, and `words` words of 64 of
+them; bit k of word w is value 64 w + k.
+
+Slots of both kernels: threads, taken, blocks (as of generated kernels), rows in all, rows in a block, addresses of
+values, words and a byte that tells of other values, inner, words, the bits of 1.
 """
 
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
+
+from rheobase.scan.native import take, uint8_at, uint64_at
+from rheobase.scan.native import uint32_at as values_at
 
 CACHE: bool
 """Whether to keep the machine code beside this file; set by who runs it."""
-OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": False, "cache": CACHE}
+OPTIONS = {"error_model": "numpy", "boundscheck": False, "fastmath": False}
+ALL = (1 << 48,)
 FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
 ZERO = np.uint64(0)
 
@@ -63,11 +71,13 @@ def spread64(typing: Any, array: Any, index: Any, word: Any, value: Any) -> Any:
 
 
 @njit(**OPTIONS)
-def pack(first, last, x, bits, other, inner, words, every, unsigned, one):  # type: ignore[no-untyped-def]
+def pack_rows(first, last, x, bits, other, inner, words, one):  # type: ignore[no-untyped-def]
     """Pack rows first <= r < last of x into bits; other[0] becomes 1 if a value is neither 0 nor 1.
 
-    `every` has all bits set, `unsigned` all but the sign, and `one` is the number 1, all in x's format.
+    `one` is the number 1 in x's format.
     """
+    every = x.dtype.type(FULL)
+    unsigned = every >> x.dtype.type(1)
     strange = ZERO
     whole, rest = inner // 64, inner % 64
     for r in range(first, last):
@@ -95,8 +105,8 @@ def pack(first, last, x, bits, other, inner, words, every, unsigned, one):  # ty
 
 
 @njit(**OPTIONS)
-def unpack(first, last, bits, x, inner, words, one):  # type: ignore[no-untyped-def]
-    """Write rows first <= r < last of x from bits; the arguments are those of `pack`."""
+def unpack_rows(first, last, bits, x, inner, words, one):  # type: ignore[no-untyped-def]
+    """Write rows first <= r < last of x from bits; the arguments are those of `pack_rows`."""
     whole, rest = inner // 64, inner % 64
     for r in range(first, last):
         base, word = r * inner, r * words
@@ -108,3 +118,29 @@ def unpack(first, last, bits, x, inner, words, one):  # type: ignore[no-untyped-
         elif rest:
             for k in range(rest):
                 x[base + k] = one if (bits[word] >> np.uint64(k)) & np.uint64(1) else x.dtype.type(0)
+
+
+@cfunc("void(CPointer(int64))", cache=CACHE, **OPTIONS)
+def pack(slots):  # type: ignore[no-untyped-def]
+    """Values to words."""
+    x, bits, other = (
+        carray(values_at(slots[5]), ALL),
+        carray(uint64_at(slots[6]), ALL),
+        carray(uint8_at(slots[7]), (1,)),
+    )
+    rows, block, one = slots[3], slots[4], x.dtype.type(slots[10])
+    b = take(slots, 1)
+    while b < slots[2]:
+        pack_rows(b * block, min(rows, (b + 1) * block), x, bits, other, slots[8], slots[9], one)
+        b = take(slots, 1)
+
+
+@cfunc("void(CPointer(int64))", cache=CACHE, **OPTIONS)
+def unpack(slots):  # type: ignore[no-untyped-def]
+    """Words to values."""
+    x, bits = carray(values_at(slots[5]), ALL), carray(uint64_at(slots[6]), ALL)
+    rows, block, one = slots[3], slots[4], x.dtype.type(slots[10])
+    b = take(slots, 1)
+    while b < slots[2]:
+        unpack_rows(b * block, min(rows, (b + 1) * block), bits, x, slots[8], slots[9], one)
+        b = take(slots, 1)

@@ -5,26 +5,25 @@ fewer than 64 values the next axes join it until it has. Rows are padded with ze
 is value 64 w + k of the row. A tensor of bits is int64 `[rows, words]`.
 """
 
+import ctypes
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rheobase.scan import run_cpu
-from rheobase.scan.pool import run_blocks
+from rheobase.scan.pool import Kernel, kernel_at, run
 
 _library = torch.library.Library("rheobase", "FRAGMENT")
 _library.define("pack(Tensor x) -> Tensor")
 _library.define("unpack(Tensor bits, SymInt[] shape, SymInt[] stride, ScalarType dtype) -> Tensor")
 
 _WORDS_A_BLOCK = 512
-_WORD_US = 0.025
-"""Microseconds that a word takes to pack or unpack, roughly, to decide whether a job is worth a second thread."""
+_WORTH_WORDS = 2048
+"""Words, of some 0.02 us each, that are worth a second thread."""
 
 
 def dense_stride(x: Tensor) -> tuple[int, ...]:
@@ -133,54 +132,47 @@ def _unpack_torch(bits: Tensor, flat: Tensor) -> None:
     flat.copy_(ones.flatten(1)[:, : flat.shape[1]])
 
 
-@lru_cache(maxsize=1)
-def _kernels() -> Any:
-    return run_cpu.kernel_module(Path(__file__).with_name("bit_kernels.py").read_text(), run_cpu.toolchain())
-
-
-_UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 _SIGNED = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def _numbers(x: Tensor) -> Any:
-    """The memory of a contiguous tensor as unsigned integers."""
-    width = x.element_size()
-    return x.detach().view(-1).view(_SIGNED[width]).numpy().view(_UNSIGNED[width])
+@lru_cache
+def _kernel(name: str, width: int) -> tuple[Kernel, int]:
+    """A kernel for values of so many bytes, and its address."""
+    text = Path(__file__).with_name("bit_kernels.py").read_text().replace("uint32_at", f"uint{8 * width}_at")
+    with run_cpu.compiling:
+        address = getattr(run_cpu.kernel_module(text, run_cpu.toolchain()), name).address
+    return kernel_at(address), address
 
 
-def _blocks(rows: int, inner: int) -> tuple[int, int, int, int]:
-    """(rows, values in a row, rows in a block, blocks); rows of whole words are cut into one word each."""
+@lru_cache
+def _one(dtype: torch.dtype) -> int:
+    """The bits of the number 1."""
+    return int(torch.ones(1, dtype=dtype).view(_SIGNED[dtype.itemsize]).item())
+
+
+def _run(name: str, flat: Tensor, bits: Tensor, other: int = 0) -> None:
+    """Run a kernel over rows; those of whole words are cut into one word each."""
+    rows, inner = flat.shape
     if inner % 64 == 0:
         rows, inner = rows * (inner // 64), 64
-    block = max(1, _WORDS_A_BLOCK // -(-inner // 64))
-    return rows, inner, block, -(-rows // block)
+    words = -(-inner // 64)
+    block = max(1, _WORDS_A_BLOCK // words)
+    blocks = -(-rows // block)
+    addresses = flat.data_ptr(), bits.data_ptr(), other
+    slots = (ctypes.c_int64 * 11)(0, 0, blocks, rows, block, *addresses, inner, words, _one(flat.dtype))
+    threads = min(torch.get_num_threads(), blocks) if bits.numel() > _WORTH_WORDS else 1
+    run(*_kernel(name, flat.element_size()), ctypes.addressof(slots), threads)
 
 
 def _pack_cpu(flat: Tensor) -> tuple[Tensor, bool]:
     bits = torch.empty(flat.shape[0], -(-flat.shape[1] // 64), dtype=torch.int64)
-    rows, inner, block, blocks = _blocks(*flat.shape)
-    x, words, other = _numbers(flat), -(-inner // 64), np.zeros(1, np.uint8)
-    one = _numbers(torch.ones(1, dtype=flat.dtype))[0]
-    every = ~x.dtype.type(0)
-    constants = (inner, words, every, every >> x.dtype.type(1), one)
-    target, pack = _numbers(bits), _kernels().pack
-    run_blocks(
-        lambda lo, hi: pack(lo * block, min(rows, hi * block), x, target, other, *constants),
-        blocks,
-        bits.numel() * _WORD_US,
-    )
-    return bits, not other[0]
+    other = ctypes.c_uint8(0)
+    _run("pack", flat, bits, ctypes.addressof(other))
+    return bits, other.value == 0
 
 
 def _unpack_cpu(bits: Tensor, flat: Tensor) -> None:
-    rows, inner, block, blocks = _blocks(*flat.shape)
-    one = _numbers(torch.ones(1, dtype=flat.dtype))[0]
-    source, target, unpack = _numbers(bits.contiguous()), _numbers(flat), _kernels().unpack
-    run_blocks(
-        lambda lo, hi: unpack(lo * block, min(rows, hi * block), source, target, inner, -(-inner // 64), one),
-        blocks,
-        bits.numel() * _WORD_US,
-    )
+    _run("unpack", flat, bits.contiguous())
 
 
 def _pack_fake(x: Tensor) -> Tensor:

@@ -5,18 +5,12 @@ The team is the one that torch's operations use, so its threads are often awake 
 """
 
 import ctypes
-import itertools
 import os
 import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
-
-import torch
-
-_PIECES = 2
-"""Pieces of work a thread: enough to even out a late start, few enough to keep hand-overs cheap."""
 
 
 class _Pool:
@@ -109,27 +103,3 @@ def run(kernel: Kernel, address: int, slots: int, threads: int) -> None:
         _parallel(address, slots, threads, 0)
     else:
         _pool.run(lambda: kernel(slots), threads)
-
-
-def run_blocks(work: Callable[[int, int], None], blocks: int, cost: float) -> None:
-    """Call `work(first, last)` over all blocks, on as many threads as torch uses.
-
-    Args:
-        work: does blocks first <= b < last; must not depend on which thread runs it.
-        blocks: how many there are.
-        cost: rough time of the whole job in microseconds on one thread; a job that is not worth waking a thread for
-            stays on the caller's.
-    """
-    threads = min(torch.get_num_threads(), blocks)
-    if threads <= 1 or cost < 250:
-        work(0, blocks)
-        return
-    pieces = min(blocks, _PIECES * threads)
-    edges = [blocks * k // pieces for k in range(pieces + 1)]
-    counter = itertools.count()
-
-    def drain() -> None:
-        while (k := next(counter)) < pieces:
-            work(edges[k], edges[k + 1])
-
-    _pool.run(drain, threads)
