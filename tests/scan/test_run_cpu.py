@@ -78,7 +78,7 @@ def test_the_source_can_be_read(tmp_path, monkeypatch):
     (path,) = tmp_path.glob("*.py")
     text = Path(path).read_text()
     assert "leaky_integrate_and_fire" in text
-    assert "for t in range(T):" in text
+    assert "for t in range(0, T):" in text
 
 
 @pytest.mark.parametrize("tau", [2.0, 4.0, 0.5, 3.0, 1e-40])

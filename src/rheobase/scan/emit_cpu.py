@@ -8,13 +8,13 @@ No product and sum are contracted and nothing is reassociated, so that every eng
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rheobase.scan.functions import lower
 from rheobase.scan.ir import Node, Program, live
 
-EMITTER = 4
+EMITTER = 5
 """Version of what this file writes; part of the key of every cached kernel."""
 
 PRELUDE = '''
@@ -193,6 +193,8 @@ class Layout:
         grads_outputs: which outputs have a cotangent (backward).
         inputs, states: which gradients are wanted (backward).
         params: wanted parameter gradients: name -> "sum" (per block, over repeats) or "lane" (one a lane) (backward).
+        chunk: steps written out one after the other, with the state in registers.
+        rest: whether chunks leave steps over.
     """
 
     io: str
@@ -203,6 +205,8 @@ class Layout:
     inputs: tuple[bool, ...] = ()
     states: tuple[bool, ...] = ()
     params: tuple[tuple[str, str], ...] = ()
+    chunk: int = 1
+    rest: bool = True
 
     @property
     def membrane(self) -> str:
@@ -233,14 +237,20 @@ class Source:
     Attributes:
         text: Python source; the C function has the name of its direction.
         slots: `struct` format of the slots: q an integer or address, d a number.
-        room: floats of scratch that each thread needs, apart from `history` floats for each time step.
-        history: see above.
+        room: floats of scratch that each thread needs, apart from `history` floats for each of `rows(T, chunk)`.
+        history, chunk: see above.
     """
 
     text: str
     slots: str
     room: int
     history: int
+    chunk: int
+
+
+def rows(T: int, chunk: int) -> int:
+    """States that the backward kernel keeps: those before each chunk, and before each step of what is left over."""
+    return T // chunk + T % chunk
 
 
 _FIXED = ("threads", "taken", "blocks", "scratch_at", "room", "block", "T", "N")
@@ -257,6 +267,7 @@ class _Kernel:
         self.inverses: list[str] = []
         self.lines: list[str] = []
         self.constants: dict[float, str] = {}
+        self.places: dict[str, int] = {}
 
     def integer(self, name: str) -> None:
         self.unpacked.append(f"{name} = slots[{len(self.slots)}]")
@@ -306,10 +317,59 @@ class _Kernel:
             return arg
         return self.constants.setdefault(arg, f"C{len(self.constants)}")
 
+    def get(self, array: str) -> str:
+        """A value of an array; those that nobody writes to in the loop share place 0."""
+        return f"get({array}, i, {self.places.get(array, 0)})"
+
+    def put(self, array: str, value: str) -> str:
+        return f"put({array}, i, {value}, {self.places[array]})"
+
+    def written(self, arrays: Iterable[str]) -> None:
+        """Declare what the next loop writes to."""
+        self.places = {array: k for k, array in enumerate(arrays, 1)}
+
     def load_parameters(self, depth: int, names: Iterable[str]) -> None:
         for name in names:
             if name not in self.layout.scalars:
-                self.add(depth, f"{name} = {name}_lanes[i]")
+                self.add(depth, f"{name} = {self.get(f'{name}_lanes')}")
+
+    def step_rows(self, depth: int, names: Iterable[str], j: int) -> None:
+        """Step t + j of sequences that are read."""
+        for name in names:
+            self.add(depth, f"base = (t + {j}) * {name}_step + a", f"{name}_row{j} = {name}_all[base:base + n]")
+
+    def new_rows(self, depth: int, names: Iterable[str], j: int) -> None:
+        """Step t + j of sequences that are written."""
+        for name in names:
+            self.add(depth, f"base = (t + {j}) * N + a", f"{name}_row{j} = {name}_all[base:base + n]")
+
+    def load_rows(self, depth: int, names: Iterable[str], j: int) -> None:
+        for name in names:
+            self.add(depth, f"{name} = {_LOAD[self.layout.io].format(self.get(f'{name}_row{j}'))}")
+
+    def load_lanes(self, depth: int, names: Iterable[str]) -> None:
+        for name in names:
+            self.add(depth, f"{name} = {self.get(f'{name}_lanes')}")
+
+    def advance(self, depth: int, names: Sequence[str], values: Sequence[str]) -> None:
+        """Let several names have their next values at once."""
+        if names:
+            self.add(depth, f"{', '.join(names)} = {', '.join(values)}")
+
+    @property
+    def left(self) -> str:
+        """The first step that is left over."""
+        return f"T // {self.layout.chunk} * {self.layout.chunk}" if self.layout.chunk > 1 else "0"
+
+    def through_time(self, depth: int, steps: Callable[[int], None]) -> None:
+        """All steps, in chunks while there are enough, then one by one; `steps(count)` writes those from t on."""
+        U = self.layout.chunk
+        if U > 1:
+            self.add(depth, f"for c in range(T // {U}):", f"    t = c * {U}")
+            steps(U)
+        if self.layout.rest:
+            self.add(depth, f"for t in range({self.left}, T):")
+            steps(1)
 
     def body(self, depth: int, nodes: Sequence[Node]) -> None:
         for node in nodes:
@@ -330,7 +390,9 @@ class _Kernel:
         views = [f"{name} = scratch[{k * L}:{(k + 1) * L}]" for k, name in enumerate(self.scratch)]
         room = len(self.scratch) * L
         if history:
-            views.append(f"history = scratch[{room}:{room} + T * {history}]")
+            views.append(
+                f"history = scratch[{room}:{room} + (T // {self.layout.chunk} + T % {self.layout.chunk}) * {history}]"
+            )
         rows = [
             header,
             *(f"{name} = F({number!r})".replace("inf", "1e999") for number, name in self.constants.items()),
@@ -349,14 +411,14 @@ class _Kernel:
             *self.lines,
             "        b = take(slots, 1)",
         ]
-        return Source("\n".join(rows) + "\n", self.slots, room, history)
+        return Source("\n".join(rows) + "\n", self.slots, room, history, self.layout.chunk)
 
 
 def _header(program: Program, layout: Layout) -> str:
     return (
         f'"""Written by rheobase for the step {program.name!r}: {layout.io}, tiles of {layout.tile} lanes."""\n\n'
         "import math\n\nimport numpy as np\nfrom numba import carray, cfunc, njit\n\n"
-        "from rheobase.scan.native import float32_at, float64_at, number, take, uint16_at\n\n"
+        "from rheobase.scan.native import float32_at, float64_at, get, number, put, take, uint16_at\n\n"
         f"F = np.{_SCALAR[layout.membrane]}\n"
         "ONE, ZERO = F(1.0), F(0.0)\n"
         f"ALL = ({_ENDLESS},)\n"
@@ -414,18 +476,30 @@ def emit_forward(program: Program, layout: Layout) -> Source:
     for s in program.states:
         k.add(3, f"fill({s}_lanes, {s}_first, {s}_first_step, a, n)")
     k.spread(3, params)
-    k.add(3, "for t in range(T):")
-    _rows(k, 4, program.inputs)
-    for j in range(len(program.outputs)):
-        k.add(4, f"out{j}_row = out{j}_all[t * N + a:t * N + a + n]")
-    k.add(4, "for i in range(n):")
-    _load(k, 5, program.inputs, program.states)
-    k.load_parameters(5, params)
-    k.body(5, live(program.nodes, [*program.outputs, *program.next_states]))
-    for j, name in enumerate(program.outputs):
-        k.add(5, f"out{j}_row[i] = {_STORE[layout.io].format(name)}")
-    for s, name in zip(program.states, program.next_states, strict=True):
-        k.add(5, f"{s}_lanes[i] = {name}")
+    nodes = live(program.nodes, [*program.outputs, *program.next_states])
+    outputs = [f"out{j}" for j in range(len(program.outputs))]
+
+    def steps(count: int) -> None:
+        """So many steps from t on."""
+        for j in range(count):
+            k.step_rows(4, program.inputs, j)
+            k.new_rows(4, outputs, j)
+        k.written(
+            [*(f"{out}_row{j}" for out in outputs for j in range(count)), *(f"{s}_lanes" for s in program.states)]
+        )
+        k.add(4, "for i in range(n):")
+        k.load_lanes(5, program.states)
+        k.load_parameters(5, params)
+        for j in range(count):
+            k.load_rows(5, program.inputs, j)
+            k.body(5, nodes)
+            for out, name in zip(outputs, program.outputs, strict=True):
+                k.add(5, k.put(f"{out}_row{j}", _STORE[layout.io].format(name)))
+            k.advance(5, program.states, program.next_states)
+        for s in program.states:
+            k.add(5, k.put(f"{s}_lanes", s))
+
+    k.through_time(3, steps)
     for s in program.states:
         k.add(3, f"{s}_row = {s}_last[a:a + n]", "for i in range(n):")
         k.add(4, f"{s}_row[i] = {s}_lanes[i]")
@@ -472,46 +546,95 @@ def emit_backward(program: Program, layout: Layout) -> Source:
     for j, s in enumerate(program.states):
         k.add(3, f"fill(history[{j * L}:{(j + 1) * L}], {s}_first, {s}_first_step, a, n)")
     k.spread(3, params)
-    if S:
-        recurrence = live(program.nodes, program.next_states)
-        k.add(3, "for t in range(T - 1):")
-        _rows(k, 4, program.inputs)
-        for j, s in enumerate(program.states):
-            k.add(4, f"base = (t * {S} + {j}) * {L}", f"{s}_lanes = history[base:base + n]")
-            k.add(4, f"base = (t * {S} + {S + j}) * {L}", f"{s}_next = history[base:base + n]")
+    recurrence = live(program.nodes, program.next_states)
+    of_recurrence = _read_by(program, recurrence, program.next_states)
+    U = layout.chunk
+
+    def history(depth: int, name: str, s: str, row: str) -> None:
+        """The states before a step, in the row of the history."""
+        j = program.states.index(s)
+        k.add(depth, f"base = (({row}) * {S} + {j}) * {L}", f"{name} = history[base:base + n]")
+
+    def recur(count: int) -> None:
+        """So many steps from t on, whose states are in row `at`."""
+        for j in range(count):
+            k.step_rows(4, program.inputs, j)
+        for s in program.states:
+            history(4, f"{s}_lanes", s, "at")
+            history(4, f"{s}_next", s, "at + 1")
+        k.written(f"{s}_next" for s in program.states)
         k.add(4, "for i in range(n):")
-        _load(k, 5, program.inputs, program.states)
-        k.load_parameters(5, _read_by(program, recurrence, program.next_states))
-        k.body(5, recurrence)
-        for s, name in zip(program.states, program.next_states, strict=True):
-            k.add(5, f"{s}_next[i] = {name}")
+        k.load_lanes(5, program.states)
+        k.load_parameters(5, of_recurrence)
+        for j in range(count):
+            k.load_rows(5, program.inputs, j)
+            k.body(5, recurrence)
+            k.advance(5, program.states, program.next_states)
+        for s in program.states:
+            k.add(5, k.put(f"{s}_next", s))
+
+    if S:
+        if U > 1:
+            k.add(3, f"for at in range(T // {U} - (T % {U} == 0)):", f"    t = at * {U}")
+            recur(U)
+        if layout.rest:
+            k.add(3, f"for t in range({k.left}, T - 1):", f"    at = t - T // {U} * {U - 1}")
+            recur(1)
     for g in program.grads_next:
         k.add(3, f"fill({g}_lanes, {g}_last, {g}_last_step, a, n)")
     for p, _ in layout.params:
         if p not in whole:
             k.add(3, f"to_{p}_lanes[:] = ZERO")
-    k.add(3, "for t in range(T - 1, -1, -1):")
-    _rows(k, 4, [*program.inputs, *cotangents])
-    for x in wanted_inputs:
-        k.add(4, f"to_{x}_row = to_{x}_all[t * N + a:t * N + a + n]")
-    for j, s in enumerate(program.states):
-        k.add(4, f"base = (t * {S} + {j}) * {L}", f"{s}_lanes = history[base:base + n]")
-    k.add(4, "for i in range(n):")
-    _load(k, 5, [*program.inputs, *cotangents], [*program.states, *program.grads_next])
-    for g, given in zip(program.grads_outputs, layout.grads_outputs, strict=True):
-        if not given:
-            k.add(5, f"{g} = ZERO")
     wanted = _gradients(program, layout)
-    k.load_parameters(5, params)
-    k.body(5, live(program.nodes, wanted))
+    nodes = live(program.nodes, wanted)
     of_input = dict(zip(program.inputs, program.grads_inputs, strict=True))
     of_param = dict(zip(program.params, program.grads_params, strict=True))
-    for x in wanted_inputs:
-        k.add(5, f"to_{x}_row[i] = {_STORE[layout.io].format(of_input[x])}")
-    for p, _ in layout.params:
-        k.add(5, f"to_{p}_lanes[i] += {of_param[p]}")
-    for g, name in zip(program.grads_next, program.grads_states, strict=True):
-        k.add(5, f"{g}_lanes[i] = {name}")
+    targets, sums = [f"to_{x}" for x in wanted_inputs], [f"to_{p}" for p, _ in layout.params]
+
+    def back(count: int) -> None:
+        """So many steps from t on, the last first; the states before them are in row `at`."""
+        for j in range(count):
+            k.step_rows(4, [*program.inputs, *cotangents], j)
+            k.new_rows(4, targets, j)
+        for s in program.states:
+            history(4, f"{s}_lanes", s, "at")
+        k.written(
+            [
+                *(f"{to}_row{j}" for to in targets for j in range(count)),
+                *(f"{g}_lanes" for g in program.grads_next),
+                *(f"{to}_lanes" for to in sums),
+            ]
+        )
+        k.add(4, "for i in range(n):")
+        k.load_lanes(5, [*program.states, *program.grads_next, *sums])
+        k.load_parameters(5, params)
+        for g in program.grads_outputs:
+            if g not in cotangents:
+                k.add(5, f"{g} = ZERO")
+        for j in range(count):
+            k.add(5, *(f"{s}_at{j} = {s}" for s in program.states))
+            k.load_rows(5, program.inputs, j)
+            k.add(5, *(f"{x}_at{j} = {x}" for x in program.inputs))
+            if j < count - 1:
+                k.body(5, recurrence)
+                k.advance(5, program.states, program.next_states)
+        for j in reversed(range(count)):
+            k.add(5, *(f"{name} = {name}_at{j}" for name in (*program.states, *program.inputs)))
+            k.load_rows(5, cotangents, j)
+            k.body(5, nodes)
+            for x in wanted_inputs:
+                k.add(5, k.put(f"to_{x}_row{j}", _STORE[layout.io].format(of_input[x])))
+            k.add(5, *(f"to_{p} += {of_param[p]}" for p, _ in layout.params))
+            k.advance(5, program.grads_next, program.grads_states)
+        for name in (*program.grads_next, *sums):
+            k.add(5, k.put(f"{name}_lanes", name))
+
+    if layout.rest:
+        k.add(3, f"for t in range(T - 1, {k.left} - 1, -1):", f"    at = t - T // {U} * {U - 1}")
+        back(1)
+    if U > 1:
+        k.add(3, f"for at in range(T // {U} - 1, -1, -1):", f"    t = at * {U}")
+        back(U)
     for s, g in zip(program.states, program.grads_next, strict=True):
         if s in wanted_states:
             k.add(3, f"to_{s}_row = to_{s}_first[a:a + n]", "for i in range(n):")
@@ -525,16 +648,3 @@ def emit_backward(program: Program, layout: Layout) -> Source:
     for p in whole:
         k.add(2, f"to_{p}_sums[b] = total(to_{p}_lanes, {L})")
     return k.source(_header(program, layout), max(1, S) * L)
-
-
-def _rows(kernel: _Kernel, depth: int, names: Iterable[str]) -> None:
-    for name in names:
-        kernel.add(depth, f"{name}_row = {name}_all[t * {name}_step + a:t * {name}_step + a + n]")
-
-
-def _load(kernel: _Kernel, depth: int, sequences: Iterable[str], lanes: Iterable[str]) -> None:
-    load = _LOAD[kernel.layout.io]
-    for name in sequences:
-        kernel.add(depth, f"{name} = {load.format(f'{name}_row[i]')}")
-    for name in lanes:
-        kernel.add(depth, f"{name} = {name}_lanes[i]")

@@ -6,6 +6,7 @@ call it; those that do share the work, block by block, through the counters in t
 
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -53,3 +54,48 @@ def take(typingctx: Any, slots: Any, index: Any) -> Any:  # noqa: ARG001
         return builder.atomic_rmw("add", pointer, context.get_constant(signature.return_type, 1), "acq_rel")
 
     return types.int64(SLOTS, types.int64), codegen
+
+
+_PLACES = 64
+"""Places that a loop can tell apart."""
+
+
+def _place(context: Any, builder: Any, array: Any, data: Any, index: Any) -> Any:
+    return builder.gep(context.make_array(array)(context, builder, data).data, [index])
+
+
+def _apart(builder: Any, access: Any, place: int) -> Any:
+    """Say of a load or store that it touches nothing of other places, so that a loop needs no checks to vectorise."""
+    module = builder.module
+    domain = module.add_metadata([ir.MetaDataString(module, "rheobase")])
+    scopes = [module.add_metadata([ir.MetaDataString(module, f"place {k}"), domain]) for k in range(_PLACES)]
+    access.set_metadata("alias.scope", module.add_metadata([scopes[place]]))
+    access.set_metadata("noalias", module.add_metadata([scope for k, scope in enumerate(scopes) if k != place]))
+    return access
+
+
+@intrinsic
+def get(typingctx: Any, array: Any, index: Any, place: Any) -> Any:  # noqa: ARG001
+    """`array[index]`, of an array that shares no memory with those of other places."""
+    if not isinstance(place, types.IntegerLiteral):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        where = _place(context, builder, signature.args[0], args[0], args[1])
+        return _apart(builder, builder.load(where), place.literal_value % _PLACES)
+
+    return array.dtype(array, types.intp, place), codegen
+
+
+@intrinsic
+def put(typingctx: Any, array: Any, index: Any, value: Any, place: Any) -> Any:  # noqa: ARG001
+    """`array[index] = value`, in an array that shares no memory with those of other places."""
+    if not isinstance(place, types.IntegerLiteral):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        where = _place(context, builder, signature.args[0], args[0], args[1])
+        _apart(builder, builder.store(args[2], where), place.literal_value % _PLACES)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, array.dtype, place), codegen

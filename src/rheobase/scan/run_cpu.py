@@ -21,7 +21,8 @@ from torch import Tensor
 
 from rheobase.scan import emit_cpu
 from rheobase.scan.emit_cpu import Layout
-from rheobase.scan.ir import Node, hoist, live, parse
+from rheobase.scan.functions import lower
+from rheobase.scan.ir import Node, Program, hoist, live, parse
 from rheobase.scan.number import is_number, number
 from rheobase.scan.pool import kernel_at, run
 
@@ -32,6 +33,8 @@ _NODE_NS = 0.045
 """Nanoseconds that one operation takes a lane and step, roughly, to decide whether a job is worth a second thread."""
 _WORTH_US = 40
 """Microseconds of work that are worth a second thread."""
+_OPERATIONS = 128
+"""Operations written out in one loop: more take longer to compile than they save."""
 _MAX_BLOCKS = 64
 _MIN_BLOCK = 4096
 compiling = threading.Lock()
@@ -141,7 +144,7 @@ class _Kernel:
             compiled = getattr(kernel_module(source.text, toolchain()), direction)
         self.function, self.address = kernel_at(compiled.address), compiled.address
         self.format = struct.Struct(source.slots)
-        self.room = source.room + source.history * lanes.T
+        self.room = source.room + source.history * emit_cpu.rows(lanes.T, source.chunk)
         self.width = 8 if lanes.io == "f64" else 4
         self.block, self.blocks = _blocks(lanes, tile)
         self.sizes = lanes.T, lanes.count
@@ -304,6 +307,14 @@ def _tile(arrays: int, lanes: _Lanes) -> int:
     return next((tile for tile in _TILES if tile * need <= _second_level_cache() // 2), _TILES[-1])
 
 
+def _chunk(program: Program, lanes: _Lanes) -> int:
+    """Steps whose states are kept in registers: few, where a step is long or there is little to gain."""
+    if lanes.count < _MIN_BLOCK or lanes.T < 4:
+        return 1
+    operations = len(lower(program).nodes)
+    return next(chunk for chunk in (4, 2, 1) if chunk == 1 or chunk * operations <= _OPERATIONS)
+
+
 @lru_cache(maxsize=1024)
 def _hoisted(text: str, direction: str) -> Sequence[Node]:
     """The hoisted nodes that a kernel needs."""
@@ -370,7 +381,10 @@ def _forward_kernel(
     program = parse(text)
     names = emit_cpu.forward_parameters(program)
     tile = _tile(2 * (len(program.states) + len(set(names) - scalars)), lanes)
-    source = emit_cpu.emit_forward(program, Layout(lanes.io, scalars, inverted, tile))
+    chunk = _chunk(program, lanes)
+    source = emit_cpu.emit_forward(
+        program, Layout(lanes.io, scalars, inverted, tile, chunk=chunk, rest=lanes.T % chunk > 0 or chunk == 1)
+    )
     return _Kernel(source, "forward", lanes, tile, len(program.nodes) // 2), names
 
 
@@ -425,7 +439,8 @@ def _backward_kernel(
 ) -> _Backward:
     program = parse(text)
     n_in, n_state = len(program.inputs), len(program.states)
-    tile = _tile(lanes.T * max(1, len(program.states)), lanes)
+    chunk = _chunk(program, lanes)
+    tile = _tile((emit_cpu.rows(lanes.T, chunk) + 2 * chunk) * max(1, len(program.states)), lanes)
     where: dict[str, tuple[int, int]] = {}
     kinds: list[tuple[str, str]] = []
     for name, want, shape in zip(program.params, wanted[n_in + n_state :], shapes, strict=True):
@@ -433,7 +448,16 @@ def _backward_kernel(
             where[name] = (lanes.count, 1) if shape.numel() == 1 else repeats(shape, lanes)[1:]
             kinds.append((name, "sum" if where[name][1] <= _MIN_BLOCK else "lane"))
     layout = Layout(
-        lanes.io, scalars, inverted, tile, grads, wanted[:n_in], wanted[n_in : n_in + n_state], tuple(kinds)
+        io=lanes.io,
+        scalars=scalars,
+        inverted=inverted,
+        tile=tile,
+        grads_outputs=grads,
+        inputs=wanted[:n_in],
+        states=wanted[n_in : n_in + n_state],
+        params=tuple(kinds),
+        chunk=chunk,
+        rest=lanes.T % chunk > 0 or chunk == 1,
     )
     kernel = _Kernel(emit_cpu.emit_backward(program, layout), "backward", lanes, tile, len(program.nodes))
     return _Backward(kernel, emit_cpu.backward_parameters(program, layout), layout.params, where)
