@@ -59,7 +59,7 @@ PAGES = [
         f"docs/{page}.md"
         for page in (
             *("tutorials/digits", "tutorials/neuron"),
-            *("howto/stream", "howto/order", "howto/memory", "howto/data"),
+            *("howto/stream", "howto/order", "howto/fast", "howto/memory", "howto/data"),
         )
     ),
 ]

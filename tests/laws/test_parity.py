@@ -1,5 +1,6 @@
 """Parity law: every engine computes what the plain step computes: equal spikes, equal final state, every gradient."""
 
+import copy
 import itertools
 
 import pytest
@@ -167,6 +168,28 @@ def test_16_bit_formats(laws, engine, neuron, dtype):
     tolerance = {torch.bfloat16: 2**-8, torch.float16: 2**-11}[dtype]
     x = laws.signal(neuron, 4, 2, 301).to(dtype)
     agrees(laws, neuron, engine, laws.make(neuron), x, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("neuron", ANY_T)
+def test_a_norm_inside_the_kernel_is_the_norm_before_it(laws, engine, neuron):
+    """Equal bits of outputs, states and running statistics; gradients of input and all parameters agree."""
+    from rheobase.nn import Sequential, TdBN
+
+    x, module = laws.signal(neuron, 5, 2, 3, 7), laws.make(neuron)
+    norm = TdBN(3, threshold=float(x.std()))
+    g, found = torch.randn_like(x), []
+    for kind in (Sequential, torch.nn.Sequential):
+        model, leaf = copy.deepcopy(kind(norm, module)), x.clone().requires_grad_()
+        with rb.engine(engine):
+            torch.manual_seed(7)
+            y, last = rb.call(model, leaf)
+            grads = torch.autograd.grad(y, [leaf, *model.parameters()], g, allow_unused=True)
+        (state,) = last.values()
+        found.append(([y, *state, *model.buffers()], grads))
+    assert all(map(torch.equal, found[0][0], found[1][0]))
+    scale = float(found[1][1][0].abs().sum())
+    for got, expected in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize("shape", [(), (3, 1, 1), (1, 1, 5), (3, 4, 5), (1, 4, 5), (4, 5)], ids=str)
