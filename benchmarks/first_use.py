@@ -28,7 +28,7 @@ from benchmarks.rows import REFUSED, Facts, Row, Show, over_first
 PHASES = ("first use", "second process", "4 at once")
 NEURONS = ("lif", "plif", "adex")
 """Of these, those that are registered are timed: a plain one, one with a learned parameter, one with an exponential."""
-T, SHAPE = 4, (8, 64)
+T, SHAPE = 4, (8, 1024)
 AT_ONCE = 4
 LONGEST = 180
 """Seconds after which a process is given up."""

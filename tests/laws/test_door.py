@@ -36,6 +36,7 @@ def test_import_is_light():
     ).split()
     heavy = {"numba", "llvmlite", "sklearn", "matplotlib", "scipy", "jinja2", "rich", "tyro", "triton"}
     assert heavy.isdisjoint(name.partition(".")[0] for name in loaded)
+    assert "torch._dynamo" not in loaded
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))

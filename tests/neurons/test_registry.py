@@ -72,7 +72,8 @@ def neurons_of(laws):
                     yield f"{path.stem}::{name}", mark.args[1]
 
 
-def test_a_neuron_of_ten_lines_is_fused_and_obeys_all_laws(monkeypatch):
+@pytest.mark.parametrize("engine", ["cpu", pytest.param("triton", marks=pytest.mark.triton)])
+def test_a_neuron_of_ten_lines_is_fused_and_obeys_all_laws(engine, monkeypatch):
     """Step and module together are ten lines of code; registering them is all that the laws need."""
     assert sum(bool(line.strip()) for line in CELL.splitlines()) <= 10
     monkeypatch.setattr(registry, "NEURONS", NEURONS | {})  # what the cell registers is gone afterwards
@@ -81,8 +82,8 @@ def test_a_neuron_of_ten_lines_is_fused_and_obeys_all_laws(monkeypatch):
     neuron = create_neuron("tiring")
     x = (torch.randn(8, 2, 40) * 3).requires_grad_()
     found = []
-    for engine in ("cpu", "reference"):
-        with rb.engine(engine):
+    for e in (engine, "reference"):
+        with rb.engine(e):
             y = neuron(x)
             found.append((y, *torch.autograd.grad(y.cumsum(0).sum(), [x, neuron.beta])))
     assert neuron.emits == "binary"

@@ -5,8 +5,9 @@ differs: the input of a segment that reads spikes is kept as bits.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 import torch
@@ -36,9 +37,11 @@ def memory(mode: Memory) -> Iterator[None]:
     Raises:
         ValueError: no such mode.
     """
-    global _mode
+    global _mode, _run
     if mode not in ("full", "bits"):
         raise ValueError(f"there is no memory mode {mode!r}; expected 'full' or 'bits'")
+    if mode == "bits":
+        _run = _uncompiled()
     before, _mode = _mode, mode
     try:
         yield
@@ -94,15 +97,25 @@ class Blocks(nn.Sequential):
         """Run the blocks in order."""
         if _mode == "full" or len(self) < 2 or not torch.is_grad_enabled():
             return cast(Tensor, super().forward(input))
-        return self._forget(input)
+        return _run(self, input)
 
-    @torch.compiler.disable(reason="rb.memory('bits') runs blocks again by autograd; compile in memory mode 'full'")
-    def _forget(self, x: Tensor) -> Tensor:
-        blocks, reads = iter(self), self.reads
-        for size in self.sizes():
-            segment = _Segment([next(blocks) for _ in range(size)], reads, x)
-            x, reads = segment(x), emits(segment.module, reads)
-        return x
+
+def _forget(blocks: Blocks, x: Tensor) -> Tensor:
+    rest, reads = iter(blocks), blocks.reads
+    for size in blocks.sizes():
+        segment = _Segment([next(rest) for _ in range(size)], reads, x)
+        x, reads = segment(x), emits(segment.module, reads)
+    return x
+
+
+_run: Callable[[Blocks, Tensor], Tensor] = _forget
+
+
+@lru_cache(maxsize=1)
+def _uncompiled() -> Callable[[Blocks, Tensor], Tensor]:
+    """`_forget`, at which compiled programs break; made when it is needed, for it imports the compiler."""
+    reason = "rb.memory('bits') runs blocks again by autograd; compile in memory mode 'full'"
+    return cast(Callable[[Blocks, Tensor], Tensor], torch.compiler.disable(_forget, reason=reason))
 
 
 Layout = list[tuple[str, int]]
