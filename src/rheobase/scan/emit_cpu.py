@@ -1,9 +1,9 @@
 """From a `Program` to the source of a numba kernel: one loop over time, lanes in tiles that stay in the cache.
 
 A kernel is a C function of one pointer to slots (see `rheobase.scan.native`): counters, sizes, addresses, numbers.
-The forward kernel keeps the state of a tile in a scratch buffer. The backward kernel is given the inputs and the
-initial state alone: it runs the recurrence again for its tile, keeping the states of all steps in the cache, then walks
-back.
+Steps are taken in chunks that are written out one after the other, with the state in registers; between chunks the
+states of a tile are in a scratch buffer. The backward kernel is given the inputs and the initial state alone: it runs
+the recurrence again for its tile, keeping the state before each chunk in the cache, then walks back chunk by chunk.
 No product and sum are contracted and nothing is reassociated, so that every engine decides the same spikes.
 """
 
