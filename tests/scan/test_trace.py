@@ -98,6 +98,30 @@ def test_a_step_must_return_as_many_states_as_it_has():
         scan_of(lambda x, v: x)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "state", "params"),
+    [
+        ("x, x_row0", "v", "tau"),
+        ("x", "v, v_first_step", "tau"),
+        ("x", "v", "tau, tau_inverse"),
+        ("x, x_1", "v", "tau"),
+    ],
+)
+def test_names_that_generated_code_would_mix_up_are_refused(inputs, state, params):
+    names = {"rb": rb}
+    exec(f"def mixed({inputs}, {state}, *, {params}):\n    return v, ({state},)", names)
+    with pytest.raises(ValueError, match=r"step 'mixed' has '.*' and '.*', which generated code would mix up"):
+        rb.step(inputs=inputs.split(", "), state=dict.fromkeys(state.split(", "), 0.0))(names["mixed"])
+
+
+def test_names_may_begin_alike():
+    @rb.step(inputs=("x", "x_pre"), state={"v": 0.0, "v_dendrite": 0.0})
+    def fine(x, x_pre, v, v_dendrite, *, tau, tau_m):
+        return v, (v + x / tau, v_dendrite + x_pre / tau_m)
+
+    assert fine.name == "fine"
+
+
 def test_positional_arguments_are_inputs_and_states():
     with pytest.raises(ValueError, match=r"takes \('x', 'u'\), expected its inputs and then its states \('x', 'v'\)"):
         rb.step(state={"v": 0.0})(lambda x, u: (x, (u,)))

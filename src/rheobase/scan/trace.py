@@ -9,6 +9,7 @@ import inspect
 import itertools
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,6 +36,8 @@ _RENAMED = {
     "bitwise_or": "or", "bitwise_not": "not",
 }  # fmt: skip
 _IDENTITY = {"detach", "alias", "clone", "view", "expand", "lift_fresh_copy", "contiguous", "_unsafe_view"}
+_ENDINGS = re.compile(r"_(\d+|(at|row)\d*|all|first|first_step|inner|inverse|lanes|last|next|size|step|sums)")
+"""What emitters append to the names of inputs, states and parameters."""
 _ARITHMETIC = {"add", "sub", "mul", "div", "neg"}
 
 
@@ -351,17 +354,26 @@ def step(
             when such a step is bound.
 
     Raises:
-        ValueError: the function's positional arguments are not the inputs and then the states.
+        ValueError: the function's positional arguments are not the inputs and then the states, or a name is another's
+            with an ending that generated code gives it.
     """
 
     def declare(fn: Callable[..., Any]) -> Step:
-        kinds = inspect.signature(fn).parameters.values()
-        positional = tuple(p.name for p in kinds if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        arguments = inspect.signature(fn).parameters.values()
+        positional = tuple(p.name for p in arguments if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
         if positional != (*inputs, *state):
             raise ValueError(
                 f"step {fn.__name__!r} takes {positional}, expected its inputs and then its states "
                 f"{(*inputs, *state)}; put parameters behind '*'"
             )
+        params = tuple(p.name for p in arguments if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        for kind in (tuple(inputs), tuple(state), params):
+            for name, other in itertools.permutations(kind, 2):
+                if other.startswith(name) and _ENDINGS.fullmatch(other[len(name) :]):
+                    raise ValueError(
+                        f"step {fn.__name__!r} has {name!r} and {other!r}, which generated code would mix up; "
+                        f"call {other!r} otherwise"
+                    )
         return Step(fn, tuple(inputs), dict(state), fallback)
 
     return declare
