@@ -20,6 +20,15 @@ def _seed():
 
 
 @pytest.fixture
+def one_thread():
+    """Small layers spend their time on waking a second thread, and on a busy machine on waiting for it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def untyped():
     """Values of the wrong type reach the code itself, as they do outside of test runs with checked types."""
     before = jaxtyping.config.jaxtyping_disable

@@ -8,15 +8,7 @@ from rheobase.models.dense_snn import KINDS
 from rheobase.neurons import LIF, PLIF
 from rheobase.nn import DelayedLinear, Recurrent
 
-
-@pytest.fixture(autouse=True)
-def alone():
-    """Seeded, and on one thread: small layers lose more than they gain by a second."""
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def order(count, T=20):

@@ -10,15 +10,7 @@ from rheobase.nn.residual import BLOCKS, Conv, Residual
 
 TINY = list_models("test_*_resnet")
 
-
-@pytest.fixture(autouse=True)
-def alone():
-    """Seeded, and on one thread: small layers lose more than they gain by a second."""
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settled(name, **options):

@@ -12,15 +12,7 @@ from rheobase.nn.norm import TdBN, fold, fold_all
 
 REFUSED = (ValueError, TypeCheckError)  # the typed run refuses a wrong literal before the constructor does
 
-
-@pytest.fixture(autouse=True)
-def alone():
-    """Seeded, and on one thread: small layers lose more than they gain by a second."""
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def as_batch_norm_3d(x):

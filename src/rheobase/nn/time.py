@@ -20,6 +20,9 @@ class PerStep(nn.Module):
 
     An input that is expanded over time (stride 0) is computed once and its output expanded, in training too: so put
     nothing inside that draws random numbers or gathers statistics over time.
+
+    On the CPU a 2-D convolution gets its input with the channels of a pixel side by side (torch.channels_last): it is
+    faster so, most of all where channels are few. Its output has that order too, and all layers keep it.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -36,10 +39,21 @@ class PerStep(nn.Module):
             raise ValueError(f"PerStep: x has shape {tuple(x.shape)}; expected [T, B, ...]")
         T, B = x.shape[:2]
         if is_static(x):
-            y: Tensor = self.module(x[0])
+            y: Tensor = self.module(self._ordered(x[0]))
             return y.unsqueeze(0).expand(T, *y.shape)
-        y = self.module(x.flatten(0, 1))
+        y = self.module(self._ordered(x.flatten(0, 1)))
         return y.unflatten(0, (T, B))
+
+    def _ordered(self, x: Tensor) -> Tensor:
+        first = self.module[0] if isinstance(self.module, nn.Sequential) and len(self.module) else self.module
+        fast = x.device.type == "cpu" and x.dtype in _FAST and torch.backends.mkldnn.is_available()
+        if isinstance(first, nn.Conv2d) and x.dim() == 4 and fast:
+            return x.contiguous(memory_format=torch.channels_last)
+        return x
+
+
+_FAST = (torch.float32, torch.bfloat16, torch.float16)
+"""Formats in which oneDNN convolves on the CPU."""
 
 
 def call(model: nn.Module, x: Any, state: ModelState | None = None) -> tuple[Any, ModelState]:

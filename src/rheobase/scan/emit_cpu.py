@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rheobase.scan.functions import lower
 from rheobase.scan.ir import Node, Program, live
 
-EMITTER = 5
+EMITTER = 6
 """Version of what this file writes; part of the key of every cached kernel."""
 
 PRELUDE = '''
@@ -36,9 +36,14 @@ def spread(lanes, source, start, n, inner, size):
     done = 0
     while done < n:
         run = (start + done) // inner
-        if inner == 1:
+        if inner == 1 and done >= size:  # whole turns are there: repeat them
+            m = min(n - done, done // size * size)
+            row, target = lanes[0:m], lanes[done:done + m]
+            for i in range(m):
+                target[i] = row[i]
+        elif inner == 1:
             first = run % size
-            m = min(n - done, size - first)
+            m = min(n - done, min(size - first, size - done))
             row, target = source[first:first + m], lanes[done:done + m]
             for i in range(m):
                 target[i] = row[i]
@@ -65,6 +70,12 @@ def total(lanes, n):
 @njit(**OPTIONS)
 def gather(sums, lanes, start, n, inner, size):
     """The transpose of `spread`: add the lanes of a tile to the sums of their parameter; overwrites the lanes."""
+    while inner == 1 and n > size:
+        half = (n + 2 * size - 1) // (2 * size) * size  # whole turns
+        low, high = lanes[0:n - half], lanes[half:n]
+        for i in range(n - half):
+            low[i] += high[i]
+        n = half
     done = 0
     while done < n:
         run = (start + done) // inner
