@@ -2,10 +2,13 @@
 
 Networks (`benchmarks.nets`), 32x32 inputs, T=4, batch 16: the 7-layer plain net, MS-ResNet-18 (3x3 stem of stride 1,
 widths 64-512), VGG-11 (max-pooled, one linear layer). The input is normal and differs from step to step, so that
-nobody may compute one image once. Rheobase's networks go through `rb.fuse`, with packed inputs as it sets them.
+nobody may compute one image once. Rheobase's networks go through `rb.fuse`, with packed inputs as it sets them, and hand
+convolutions their input channels-last by themselves. SpikingJelly's run as they are built, and once more after torch's
+`net.to(memory_format=torch.channels_last)`, which a user may add.
 
 Before timing, a network whose neuron computes in SpikingJelly's order of operations is compared with SpikingJelly's:
-spikes of all layers, output, gradients of all parameters.
+spikes of all layers, output, gradients of all parameters; channels-last, for in another memory order convolutions round
+otherwise, and in a deep network that moves a hundredth of the spikes.
 
 Phases:
 
@@ -28,7 +31,7 @@ from benchmarks import nets
 from benchmarks.agreement import Agreement, Seen, agree_nets, attempt
 from benchmarks.lif import spikingjelly_twin
 from benchmarks.measure import Contest, Effort, compare
-from benchmarks.nets import Kit, Rheobase, SpikingJelly
+from benchmarks.nets import Kit, Rheobase, SpikingJelly, SpikingJellyChannelsLast
 from benchmarks.rows import REFUSED, Facts, Row, Show, over_first
 
 PHASES = ("training step", "products", "norm+neuron")
@@ -120,17 +123,20 @@ def contest(kit: Kit, net: nn.Module, case: Case, phase: str) -> Contest:
     return Contest(partial(training_step, net, x, labels), partial(kit.release, net))
 
 
-def measure(benchmark: str, case: Case, twin: Kit, ours: Kit, peer: Kit, effort: Effort, where: Facts) -> list[Row]:
-    """Rows of one network: both libraries in all phases; none is timed if they do not agree."""
-    agreement = attempt(partial(check, case, twin, peer))
-    networks = equal_nets(case, ours, peer)
-    N = nets.neurons(peer, networks[1], case.batch()[0])
+def measure(
+    benchmark: str, case: Case, twin: Kit, ours: Kit, peers: Sequence[Kit], effort: Effort, where: Facts
+) -> list[Row]:
+    """Rows of one network: all contestants in all phases; none is timed if our twin and the last peer do not agree."""
+    agreement = attempt(partial(check, case, twin, peers[-1]))
+    kits = (ours, *peers)
+    networks = [*equal_nets(case, ours, peers[0]), *(equal_nets(case, ours, peer)[1] for peer in peers[1:])]
+    N = nets.neurons(peers[0], networks[1], case.batch()[0])
     rows = []
     for phase in PHASES:
         times: dict[str, float] = {}
         note = f"{REFUSED}: does not agree"
         if agreement.holds:
-            pairs = zip((ours, peer), networks, strict=True)
+            pairs = zip(kits, networks, strict=True)
             times, note = compare({kit.name: contest(kit, net, case, phase) for kit, net in pairs}, effort)
         rows += [
             Row(
@@ -147,16 +153,18 @@ def measure(benchmark: str, case: Case, twin: Kit, ours: Kit, peer: Kit, effort:
                 facts=where,
                 note=note,
             )
-            for kit in (ours, peer)
+            for kit in kits
         ]
     return rows
 
 
-def measure_all(benchmark: str, cases: Sequence[Case], effort: Effort, where: Facts, show: Show) -> list[Row]:
+def measure_all(
+    benchmark: str, cases: Sequence[Case], peers: Sequence[Kit], effort: Effort, where: Facts, show: Show
+) -> list[Row]:
     """Rows of several networks."""
     rows = []
     for case in cases:
-        found = measure(benchmark, case, Rheobase(spikingjelly_twin), Rheobase(), SpikingJelly(), effort, where)
+        found = measure(benchmark, case, Rheobase(spikingjelly_twin), Rheobase(), peers, effort, where)
         show(found)
         rows += found
     return rows
@@ -164,4 +172,5 @@ def measure_all(benchmark: str, cases: Sequence[Case], effort: Effort, where: Fa
 
 def run(effort: Effort, where: Facts, show: Show) -> list[Row]:
     """The whole comparison, network by network."""
-    return measure_all("conv", QUICK if effort.quick else CASES, effort, where, show)
+    peers = (SpikingJelly(), SpikingJellyChannelsLast())
+    return measure_all("conv", QUICK if effort.quick else CASES, peers, effort, where, show)

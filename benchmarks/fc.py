@@ -20,6 +20,7 @@ from benchmarks.conv import Case
 from benchmarks.layer import Setting, Task, Tensors
 from benchmarks.lif import CONTESTANTS
 from benchmarks.measure import Effort
+from benchmarks.nets import SpikingJelly
 from benchmarks.rows import Facts, Row, Show
 
 STEPS, BATCH = 500, 16
@@ -56,4 +57,4 @@ def run(effort: Effort, where: Facts, show: Show) -> list[Row]:
     """The layer in every library, then the network in two."""
     widths, lengths = (QUICK, QUICK_LENGTHS) if effort.quick else (WIDTHS, LENGTHS)
     rows = layer.run([task(width) for width in widths], LIBRARIES, effort, where, show)
-    return rows + conv.measure_all("fc", [net(T) for T in lengths], effort, where, show)
+    return rows + conv.measure_all("fc", [net(T) for T in lengths], [SpikingJelly()], effort, where, show)

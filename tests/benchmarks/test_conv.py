@@ -139,7 +139,7 @@ def test_without_its_products_a_network_does_all_else(name):
 
 
 def test_rows_of_a_network_have_all_phases_of_both(facts):
-    rows = measure("conv", case("plain"), Rheobase(spikingjelly_twin), Rheobase(), Stranger(), QUICK, facts)
+    rows = measure("conv", case("plain"), Rheobase(spikingjelly_twin), Rheobase(), [Stranger()], QUICK, facts)
     assert [(row.phase, row.contestant) for row in rows] == [(p, c) for p in PHASES for c in ("rheobase", "stranger")]
     assert all(row.median_ms > 0 and row.ratio > 0 for row in rows)
     assert {row.N for row in rows} == {2 * (4 * 64 + 8 * 16)}
@@ -147,7 +147,7 @@ def test_rows_of_a_network_have_all_phases_of_both(facts):
 
 def test_a_network_that_disagrees_is_not_timed(facts):
     wrong = Rheobase(lambda: LIF(tau=3.0))
-    rows = measure("conv", case("plain"), wrong, Rheobase(), Stranger(), QUICK, facts)
+    rows = measure("conv", case("plain"), wrong, Rheobase(), [Stranger()], QUICK, facts)
     assert all(row.median_ms is None and row.note == "refused: does not agree" for row in rows)
     assert "spikes differ" in rows[0].agreement
 
