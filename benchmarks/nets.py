@@ -176,6 +176,17 @@ class SpikingJellyChannelsLast(SpikingJelly):
         return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+@contextmanager
+def as_given() -> Iterator[None]:
+    """Inside, `PerStep` leaves a convolution's input in the memory order that it has, as SpikingJelly does."""
+    before = PerStep._ordered
+    PerStep._ordered = lambda self, x: x  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        PerStep._ordered = before  # type: ignore[method-assign]
+
+
 class Sum(nn.Module):
     """`branch(x) + shortcut(x)`."""
 
