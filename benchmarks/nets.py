@@ -180,7 +180,7 @@ class SpikingJellyChannelsLast(SpikingJelly):
 def as_given() -> Iterator[None]:
     """Inside, `PerStep` leaves a convolution's input in the memory order that it has, as SpikingJelly does."""
     before = PerStep._ordered
-    PerStep._ordered = lambda self, x: x  # type: ignore[method-assign]
+    PerStep._ordered = lambda _, x: x  # type: ignore[method-assign]
     try:
         yield
     finally:
