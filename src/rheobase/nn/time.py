@@ -46,13 +46,13 @@ class PerStep(nn.Module):
 
     def _ordered(self, x: Tensor) -> Tensor:
         first = self.module[0] if isinstance(self.module, nn.Sequential) and len(self.module) else self.module
-        fast = x.device.type == "cpu" and x.dtype in _FAST and torch.backends.mkldnn.is_available()
+        fast = x.device.type == "cpu" and x.dtype in _FAST
         if isinstance(first, nn.Conv2d) and x.dim() == 4 and fast:
             return x.contiguous(memory_format=torch.channels_last)
         return x
 
 
-_FAST = (torch.float32, torch.bfloat16, torch.float16)
+_FAST = (torch.float32, torch.bfloat16, torch.float16) if torch.backends.mkldnn.is_available() else ()
 """Formats in which oneDNN convolves on the CPU."""
 
 
