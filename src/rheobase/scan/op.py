@@ -143,7 +143,7 @@ def run_backward(
     engine: str,
 ) -> list[Tensor]:
     """`rheobase::scan_backward`, past the dispatcher where nobody is watching it."""
-    direct = not torch.compiler.is_compiling() and _is_plain(x[0]) and not torch.is_grad_enabled()
+    direct = _is_direct(x[0]) and not torch.is_grad_enabled()
     run = _scan_backward if direct else _op_backward
     return run(step, x, state, params, grads, wanted, engine)  # type: ignore[no-any-return]
 
@@ -195,7 +195,6 @@ class Scan:
         except UnsupportedOperationError as error:
             fall_back(step, error)
             self._texts = {}
-        self._normed = {(d, p): normed_text(text, p) for d, text in self._texts.items() for p in (False, True)}
 
     @property
     def fused(self) -> bool:
@@ -250,7 +249,7 @@ class Scan:
         inputs = [norm.x, *others]
         engine, membrane = resolve(norm.x.device), _membrane(norm.x.dtype)
         values, state = self.prepare(inputs, state, params)
-        text = self._normed[membrane, norm.plus is not None]
+        text = normed_text(self._texts[membrane], norm.plus is not None)
         found = norm.run(text, others, state, [values[name] for name in self.params], engine)
         return _parted(found, len(state))
 

@@ -307,12 +307,16 @@ def _tile(arrays: int, lanes: _Lanes) -> int:
     return next((tile for tile in _TILES if tile * need <= _second_level_cache() // 2), _TILES[-1])
 
 
-def _chunk(program: Program, lanes: _Lanes) -> int:
-    """Steps whose states are kept in registers: few, where a step is long or there is little to gain."""
+def _chunks(program: Program, lanes: _Lanes) -> tuple[int, bool]:
+    """(steps whose states are kept in registers, whether these leave steps over).
+
+    Few, where a step is long or there is little to gain.
+    """
     if lanes.count < _MIN_BLOCK or lanes.T < 4:
-        return 1
+        return 1, True
     operations = len(lower(program).nodes)
-    return next(chunk for chunk in (4, 2, 1) if chunk == 1 or chunk * operations <= _OPERATIONS)
+    chunk = next(chunk for chunk in (4, 2, 1) if chunk == 1 or chunk * operations <= _OPERATIONS)
+    return chunk, chunk == 1 or lanes.T % chunk > 0
 
 
 @lru_cache(maxsize=1024)
@@ -363,8 +367,20 @@ def _values(text: str, direction: str, params: Sequence[Tensor]) -> _Values:
     return _evaluate(text, direction, params)
 
 
-def _arguments(names: Sequence[str], values: _Values, lanes: _Lanes, keep: list[Tensor]) -> list[int | float]:
+def _arguments(
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor],
+    names: Sequence[str],
+    values: _Values,
+    lanes: _Lanes,
+    keep: list[Tensor],
+) -> list[int | float]:
+    """What both kernels are given first: inputs, states, and the named parameters; `keep` holds copies alive."""
     found: list[int | float] = []
+    for x in inputs:
+        found += _sequence(x, lanes, keep)
+    for s in states:
+        found += _state(s, lanes, keep)
     for name in names:
         if name in values.numbers:
             found.append(values.numbers[name])
@@ -381,10 +397,8 @@ def _forward_kernel(
     program = parse(text)
     names = emit_cpu.forward_parameters(program)
     tile = _tile(2 * (len(program.states) + len(set(names) - scalars)), lanes)
-    chunk = _chunk(program, lanes)
-    source = emit_cpu.emit_forward(
-        program, Layout(lanes.io, scalars, inverted, tile, chunk=chunk, rest=lanes.T % chunk > 0 or chunk == 1)
-    )
+    chunk, rest = _chunks(program, lanes)
+    source = emit_cpu.emit_forward(program, Layout(lanes.io, scalars, inverted, tile, chunk=chunk, rest=rest))
     return _Kernel(source, "forward", lanes, tile, len(program.nodes) // 2), names
 
 
@@ -400,12 +414,7 @@ def forward(
     last = [lanes.empty(None, states[0].dtype) for _ in program.states]
     if lanes.count:
         keep: list[Tensor] = []
-        arguments: list[int | float] = []
-        for x in inputs:
-            arguments += _sequence(x, lanes, keep)
-        for s in states:
-            arguments += _state(s, lanes, keep)
-        arguments += _arguments(names, values, lanes, keep)
+        arguments = _arguments(inputs, states, names, values, lanes, keep)
         arguments += [o.data_ptr() for o in outputs]
         arguments += [s.data_ptr() for s in last]
         kernel(arguments)
@@ -439,7 +448,7 @@ def _backward_kernel(
 ) -> _Backward:
     program = parse(text)
     n_in, n_state = len(program.inputs), len(program.states)
-    chunk = _chunk(program, lanes)
+    chunk, rest = _chunks(program, lanes)
     tile = _tile((emit_cpu.rows(lanes.T, chunk) + 2 * chunk) * max(1, len(program.states)), lanes)
     where: dict[str, tuple[int, int]] = {}
     kinds: list[tuple[str, str]] = []
@@ -457,7 +466,7 @@ def _backward_kernel(
         states=wanted[n_in : n_in + n_state],
         params=tuple(kinds),
         chunk=chunk,
-        rest=lanes.T % chunk > 0 or chunk == 1,
+        rest=rest,
     )
     kernel = _Kernel(emit_cpu.emit_backward(program, layout), "backward", lanes, tile, len(program.nodes))
     return _Backward(kernel, emit_cpu.backward_parameters(program, layout), layout.params, where)
@@ -490,12 +499,7 @@ def backward(
     }
     if lanes.count:
         keep: list[Tensor] = []
-        arguments: list[int | float] = []
-        for x in inputs:
-            arguments += _sequence(x, lanes, keep)
-        for s in states:
-            arguments += _state(s, lanes, keep)
-        arguments += _arguments(plan.names, values, lanes, keep)
+        arguments = _arguments(inputs, states, plan.names, values, lanes, keep)
         for g in grads[:n_out]:
             if g is not None:
                 arguments += _sequence(g, lanes, keep)
