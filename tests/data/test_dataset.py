@@ -15,7 +15,7 @@ def numbered(size, classes=3):
 
 
 def indices(split):
-    return split.x.flatten().long().tolist()
+    return split.samples().flatten().long().tolist()
 
 
 def order(walk):
@@ -266,3 +266,42 @@ def test_hold_out_keeps_the_scale(colours):
 def test_hold_out_refuses(fraction):
     with pytest.raises(ValueError, match=f"leave both parts at least one of 10 samples, got {fraction}"):
         hold_out(numbered(10), fraction, seed=0)
+
+
+def test_a_part_of_a_part_shares_the_samples():
+    split = numbered(20)
+    kept, _ = hold_out(split, 0.25, seed=0)
+    again, _ = hold_out(kept, 0.2, seed=1)
+    assert again.x is split.x
+    assert torch.equal(again.samples(), split.x[torch.tensor(indices(again))])
+    assert torch.equal(again.select(torch.tensor([2, 0])).samples(), again.samples()[[2, 0]])
+    for part in (kept, again):
+        mean, deviation = part.statistics()
+        values = part.intensities().double()
+        assert mean.item() == pytest.approx(values.mean().item())
+        assert deviation.item() == pytest.approx(values.std(correction=0).item())
+
+
+# Sequences
+
+
+def frames(T=3, count=4):
+    x = torch.arange(count * T * 2).view(count, T, 2).byte()
+    return Split(x, torch.arange(count) % 2)
+
+
+def test_sequences_only_put_time_first():
+    data = Dataset("frames", frames(), frames(), ("a", "b"), (), (), "", "", "", T=3)
+    x, _ = next(iter(batches(data.train, 2, shuffle=False)))
+    assert torch.equal(data.encode(x, 3), data.train.x[:2].float().transpose(0, 1))
+    assert data.sample_shape == (2,)
+    with pytest.raises(ValueError, match=r"sequences of T=3 steps.*got T=4 and encoder 'direct'"):
+        data.encode(x, 4)
+    with pytest.raises(ValueError, match="got T=3 and encoder 'poisson'"):
+        data.encode(x, 3, "poisson")
+
+
+@pytest.mark.parametrize(("T", "mean"), [(2, ()), (3, (0.5,))])
+def test_sequences_of_another_shape_or_with_statistics_raise(T, mean):
+    with pytest.raises(ValueError, match=r"must be \[T, C, \.\.\.\] with T="):
+        Dataset("frames", frames(), frames(), ("a", "b"), mean, mean, "", "", "", T=T)

@@ -19,11 +19,11 @@ def digits():
 
 def digest(split):
     labels = split.y.numpy().astype("<i8")
-    return hashlib.sha256(split.x.numpy().tobytes() + labels.tobytes()).hexdigest()
+    return hashlib.sha256(split.samples().numpy().tobytes() + labels.tobytes()).hexdigest()
 
 
 def rows(split):
-    return {(*image.flatten().tolist(), label) for image, label in zip(split.x, split.y.tolist(), strict=True)}
+    return {(*image.flatten().tolist(), label) for image, label in zip(split.samples(), split.y.tolist(), strict=True)}
 
 
 def test_split_is_fixed(digits):

@@ -15,14 +15,22 @@ from rheobase.data import digits as digits
 from rheobase.data import mnist as mnist
 from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
 from rheobase.data.encode import Encoder, direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
+from rheobase.data.events import EVENT, Events
 from rheobase.data.fetch import data_root
-from rheobase.data.registry import list_datasets, load, register
+from rheobase.data.recordings import EventDataset, Recordings
+from rheobase.data.registry import About, about, list_datasets, load, options_of, register
 
 __all__ = [
+    "EVENT",
+    "About",
     "Batches",
     "Dataset",
     "Encoder",
+    "EventDataset",
+    "Events",
+    "Recordings",
     "Split",
+    "about",
     "batches",
     "data_root",
     "direct",
@@ -34,6 +42,7 @@ __all__ = [
     "list_encoders",
     "load",
     "log_latency",
+    "options_of",
     "poisson",
     "register",
 ]

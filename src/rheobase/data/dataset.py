@@ -22,40 +22,50 @@ class Split:
     `x` is uint8 or float32 with values from 0 to `full_scale`, which means intensity 1. A set of bytes stays a set of
     bytes: only the batch in hand becomes float, `intensities` returning `x / full_scale`, float32 in [0, 1].
 
+    A part of a split shares its `x`, which may lie on the disk: `rows` says which samples of x it holds, None all.
+
     Raises:
-        ValueError: x is neither uint8 nor float32 or lacks a channel axis, y is not int64 `[N]`, full_scale <= 0.
+        ValueError: x is neither uint8 nor float32 or lacks a channel axis, y is not int64 with a label per sample,
+            rows is not int64 `[N]`, full_scale <= 0.
     """
 
     x: Tensor
     y: Tensor
     full_scale: int | float = 1
+    rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.x.dtype not in (torch.uint8, torch.float32) or self.x.ndim < 2:
             raise ValueError(
                 f"Split: x must be uint8 or float32 of shape [N, C, ...], got {self.x.dtype} {list(self.x.shape)}"
             )
-        if self.y.dtype != torch.int64 or self.y.shape != self.x.shape[:1]:
+        if self.rows is not None and (self.rows.dtype != torch.int64 or self.rows.ndim != 1):
+            raise ValueError(f"Split: rows must be int64 [N], got {self.rows.dtype} {list(self.rows.shape)}")
+        if self.y.dtype != torch.int64 or self.y.shape != (len(self),):
             raise ValueError(
-                f"Split: y must be int64 of shape [{len(self.x)}], one label per sample of x, "
+                f"Split: y must be int64 of shape [{len(self)}], one label per sample of x, "
                 f"got {self.y.dtype} {list(self.y.shape)}"
             )
         if not self.full_scale > 0:
             raise ValueError(f"Split: full_scale must be positive, got {self.full_scale}")
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.x if self.rows is None else self.rows)
 
     def __repr__(self) -> str:
         return f"Split({len(self)} samples of {list(self.x.shape[1:])}, {self.x.dtype}, full_scale={self.full_scale})"
 
+    def samples(self, index: Int64[Tensor, " B"] | slice = slice(None)) -> Tensor:
+        """Return the samples at `index` (all by default) as they are stored."""
+        return self.x[index if self.rows is None else self.rows[index]]
+
     def intensities(self, index: Int64[Tensor, " B"] | slice = slice(None)) -> Float32[Tensor, "B C *rest"]:
-        """Return the samples at `index` (all by default) as float32 intensities in [0, 1]: `x[index] / full_scale`."""
-        return self.x[index].to(torch.float32) / self.full_scale
+        """Return the samples at `index` (all by default) as float32 intensities in [0, 1]: stored / full_scale."""
+        return self.samples(index).to(torch.float32) / self.full_scale
 
     def select(self, index: Int64[Tensor, " B"]) -> "Split":
-        """Return the samples at `index`, in that order, as a split of their own."""
-        return replace(self, x=self.x[index], y=self.y[index])
+        """Return the samples at `index`, in that order, as a split on the same x: nothing is copied."""
+        return replace(self, y=self.y[index], rows=index if self.rows is None else self.rows[index])
 
     def statistics(self) -> tuple[Float64[Tensor, " C"], Float64[Tensor, " C"]]:
         """Return mean and population standard deviation of the intensities, per channel, over samples and space.
@@ -65,11 +75,11 @@ class Split:
         axes = [axis for axis in range(self.x.ndim) if axis != 1]
         total = torch.zeros(self.x.shape[1], dtype=torch.float64, device=self.x.device)
         squares = torch.zeros_like(total)
-        for chunk in torch.split(self.x, _STATISTICS_CHUNK):
-            values = chunk.double()
+        for start in range(0, len(self), _STATISTICS_CHUNK):
+            values = self.samples(slice(start, start + _STATISTICS_CHUNK)).double()
             total += values.sum(dim=axes)
             squares += values.square().sum(dim=axes)
-        count = self.x.numel() // self.x.shape[1]
+        count = len(self) * (self.x[:1].numel() // self.x.shape[1])
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
         return mean / self.full_scale, deviation / self.full_scale
@@ -82,9 +92,12 @@ class Dataset:
     Batches carry intensities in [0, 1], which spike encoders and attacks need; `standardise` turns them into what a
     real-valued input layer wants, `(x - mean) / std` with the per-channel statistics of the whole train split.
 
+    Sets of sequences (frames of events, counts of spikes) have `T`: their samples are `[T, C, ...]`, values as they
+    are, and `encode` only puts time first. Their mean and std are empty.
+
     Raises:
         ValueError: the splits disagree in sample shape, a label names no class, mean and std are not one finite
-            number per channel, or a std is not positive.
+            number per channel, or a std is not positive; a sample of a set of sequences is not `[T, C, ...]`.
     """
 
     name: str
@@ -96,6 +109,7 @@ class Dataset:
     source: str
     licence: str
     citation: str
+    T: int | None = None
 
     def __post_init__(self) -> None:
         shape = self.train.x.shape[1:]
@@ -111,6 +125,13 @@ class Dataset:
                     f"Dataset {self.name}: {part} has label {int(wrong[0])}, "
                     f"but the labels of {len(self.classes)} classes are 0 to {len(self.classes) - 1}"
                 )
+        if self.T is not None:
+            if len(shape) < 2 or shape[0] != self.T or self.mean or self.std:
+                raise ValueError(
+                    f"Dataset {self.name}: samples of a set of sequences must be [T, C, ...] with T={self.T}, and mean "
+                    f"and std empty; got samples {list(shape)}, mean={self.mean}, std={self.std}"
+                )
+            return
         channels = shape[0]
         finite = all(math.isfinite(value) for value in self.mean + self.std)
         if len(self.mean) != channels or len(self.std) != channels or not finite or min(self.std) <= 0:
@@ -118,6 +139,11 @@ class Dataset:
                 f"Dataset {self.name}: mean and std must hold {channels} finite numbers (one per channel), std > 0, "
                 f"got mean={self.mean}, std={self.std}"
             )
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape `[C, ...]` of a sample at one step."""
+        return tuple(self.train.x.shape[1 if self.T is None else 2 :])
 
     def standardise(self, x: Float[Tensor, "B C *rest"]) -> Float[Tensor, "B C *rest"]:
         """Return `(x - mean) / std` per channel (axis 1) for intensities x in [0, 1]."""
@@ -131,15 +157,26 @@ class Dataset:
 
     def encode(
         self,
-        x: Float[Tensor, "B C *rest"],
+        x: Float[Tensor, "B *sample"],
         T: int,
         encoder: str = "direct",
         generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "T B C *rest"]:
+    ) -> Float[Tensor, "T B *shape"]:
         """Turn a batch of intensities into a network's input over T steps.
 
-        Encoders that emit spikes read the intensities, the others the standardised values; see `get_encoder`.
+        Encoders that emit spikes read the intensities, the others the standardised values; see `get_encoder`. Sequences
+        are not encoded: `[B, T, C, ...]` becomes `[T, B, C, ...]`, a view, and `encoder` must be "direct".
+
+        Raises:
+            ValueError: no such encoder, or it refuses its input; sequences of another T, or an encoder for them.
         """
+        if self.T is not None:
+            if encoder != "direct" or T != self.T:
+                raise ValueError(
+                    f"encode: {self.name} holds sequences of T={self.T} steps, which are taken as they are; got T={T} "
+                    f"and encoder {encoder!r}; expected T={self.T} and 'direct' (load it with another T)"
+                )
+            return x.transpose(0, 1)
         chosen = get_encoder(encoder)
         return chosen(x if chosen.binary else self.standardise(x), T, generator)
 

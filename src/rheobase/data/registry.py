@@ -1,26 +1,62 @@
-"""Data sets by name."""
+"""Data sets by name, and what one must know of them before one has them."""
 
 import difflib
 import fnmatch
 import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar, overload
 
-from rheobase.data.dataset import Dataset
-
-Loader = TypeVar("Loader", bound=Callable[..., Dataset])
-
-_LOADERS: dict[str, Callable[..., Dataset]] = {}
+Loader = TypeVar("Loader", bound=Callable[..., Any])
 
 
-def register(loader: Loader) -> Loader:
-    """Register a function under its own name, so that `load(name)` calls it.
+@dataclass(frozen=True)
+class About:
+    """What `rheobase data info` says of a data set, also where it is absent.
 
-    Every loader takes the keywords `root` (folder of data, None for the default) and `download` (may it fetch?).
+    Attributes:
+        title: what it holds, in a line.
+        kind: "images", "events", "sound", "graphs", "episodes" or "generated".
+        source: official address.
+        licence: as its source states it.
+        citation: whom to cite.
+        split: how training and test samples are told apart, and how many there are of each.
+        size: what there is to download, or "nothing".
+        layout: paths below the data root that the loader reads, one a line.
+        checksums: MD5 or SHA-256 by file name.
+    """
+
+    title: str
+    kind: str
+    source: str
+    licence: str
+    citation: str
+    split: str
+    size: str
+    layout: tuple[str, ...] = ()
+    checksums: Mapping[str, str] = field(default_factory=dict)
+
+
+_LOADERS: dict[str, Callable[..., Any]] = {}
+_ABOUT: dict[str, About] = {}
+
+
+@overload
+def register(loader: Loader) -> Loader: ...
+@overload
+def register(*, about: About) -> Callable[[Loader], Loader]: ...
+def register(loader: Any = None, *, about: About | None = None) -> Any:
+    """Register a function under its own name, so that `load(name)` calls it: `@register` or `@register(about=...)`.
+
+    Every loader takes the keywords `root` (folder of data, None for the default) and `download` (may it fetch?). It
+    returns a `Dataset`, an `EventDataset`, or what its kind of data needs.
 
     Raises:
         ValueError: the name is taken, or one of the two keywords is missing.
     """
+    if loader is None:
+        return partial(register, about=about)
     name = loader.__name__
     if name in _LOADERS:
         raise ValueError(f"register: there is already a data set {name!r}; give this loader another name")
@@ -28,6 +64,8 @@ def register(loader: Loader) -> Loader:
     if missing:
         raise ValueError(f"register: loader {name!r} lacks the keyword(s) {', '.join(sorted(missing))}; add them")
     _LOADERS[name] = loader
+    if about is not None:
+        _ABOUT[name] = about
     return loader
 
 
@@ -36,7 +74,21 @@ def list_datasets(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_LOADERS, pattern))
 
 
-def load(name: str, **options: Any) -> Dataset:
+def about(name: str) -> About:
+    """What is known of a registered data set without its files.
+
+    Raises:
+        ValueError: no such data set, or one that was registered without.
+    """
+    _find("about", name)
+    if name not in _ABOUT:
+        raise ValueError(
+            f"about: {name!r} was registered without `about`; register it with @register(about=About(...))"
+        )
+    return _ABOUT[name]
+
+
+def load(name: str, **options: Any) -> Any:
     """Load a data set: `load("mnist", download=True)`.
 
     Options every data set takes: `root`, the folder to look in (default: `$RHEOBASE_DATA`, else `~/.cache/rheobase`),
@@ -47,16 +99,29 @@ def load(name: str, **options: Any) -> Dataset:
         FileNotFoundError: files are missing and `download` is off.
         ConnectionError: files are missing and could not be downloaded.
     """
-    if name not in _LOADERS:
-        close = difflib.get_close_matches(name, _LOADERS)
-        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-        raise ValueError(
-            f"load: there is no data set {name!r}; {hint}"
-            f"rheobase.data.list_datasets() lists all: {', '.join(list_datasets())}"
-        )
-    loader = _LOADERS[name]
+    loader = _find("load", name)
     known = inspect.signature(loader).parameters
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"load: {name!r} takes no option {', '.join(unknown)}; its options are {', '.join(known)}")
     return loader(**options)
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """The keywords that the loader of a data set takes.
+
+    Raises:
+        ValueError: no such data set.
+    """
+    return tuple(inspect.signature(_find("options_of", name)).parameters)
+
+
+def _find(caller: str, name: str) -> Callable[..., Any]:
+    if name not in _LOADERS:
+        close = difflib.get_close_matches(name, _LOADERS)
+        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        raise ValueError(
+            f"{caller}: there is no data set {name!r}; {hint}"
+            f"rheobase.data.list_datasets() lists all: {', '.join(list_datasets())}"
+        )
+    return _LOADERS[name]
