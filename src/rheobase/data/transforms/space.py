@@ -173,7 +173,8 @@ def jitter_space(events: Events, std: int | float, generator: np.random.Generato
 def downsample(
     events: Events, factor: int | float | tuple[int | float, int | float], merge: int | None = None
 ) -> Events:
-    """Coarser pixels: `x -> floor(x / factor)`, and `y` likewise; the sensor shrinks to `ceil(size / factor)`.
+    """Coarser pixels: `x -> floor(x / factor)`, and `y` likewise; the sensor keeps the pixels that an old one
+    falls into, `floor((size - 1) / factor) + 1`.
 
     No event is lost unless `merge` is given: then, of each new pixel and polarity, events less than `merge` ticks after
     one that was kept are merged into it (as `refractory(..., by_polarity=True)`).

@@ -86,9 +86,6 @@ class Compose:
 
     steps: tuple[Pipeline, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple(self.steps))
-
     def __call__(self, events: Events, generator: np.random.Generator | None = None) -> Any:
         """Apply all steps in turn."""
         made: Any = events
