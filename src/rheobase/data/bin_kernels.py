@@ -122,12 +122,10 @@ def rested(events, window, by_polarity, width, latest, keep):  # type: ignore[no
 
     latest `[2 pixels]` holds the time of the last kept event, NEVER at first; the second half is for ON, by polarity.
     """
-    pixels, wide = np.uint64(len(latest) // 2), np.uint64(width)
+    on, wide = np.uint64(len(latest) // 2 if by_polarity else 0), np.uint64(width)
     for i in range(len(events)):
         event = events[i]
-        place = np.uint64(event.y) * wide + np.uint64(event.x)
-        if by_polarity and event.p:
-            place += pixels
-        keep[i] = latest[place] <= since(event.t, window)
-        if keep[i]:
-            latest[place] = event.t
+        place = np.uint64(event.p) * on + np.uint64(event.y) * wide + np.uint64(event.x)
+        rests = latest[place] <= since(event.t, window)
+        keep[i] = rests
+        latest[place] = event.t if rests else latest[place]

@@ -18,7 +18,8 @@ from jaxtyping import Float32, Shaped
 from numpy.typing import DTypeLike
 
 from rheobase.data.events import Events
-from rheobase.data.kernels import contiguous, kernels
+from rheobase.data.kernels import kernels
+from rheobase.data.rows import contiguous
 from rheobase.data.transforms.transform import Transform
 
 Cut = Literal["time", "count"]
@@ -82,7 +83,7 @@ def frames_of(
     frames = np.zeros((len(recordings), T, 2 * height * width), dtype)
     for events, counts in zip(recordings, frames, strict=True):
         edges = _edges(events, T, by, window, start)
-        kernels().count_pixels(contiguous(events), edges, width, limit, counts)
+        kernels().count_pixels(contiguous(events.array), edges, width, limit, counts)
     return frames.reshape(len(recordings), T, 2, height, width)
 
 
@@ -119,7 +120,7 @@ def to_voxel_grid(events: Events, bins: int) -> Float32[np.ndarray, "bins H W"]:
     width, height = events.sensor
     grid = np.zeros((bins, height * width), np.float32)
     if len(events):
-        kernels().add_bilinear(contiguous(events), width, grid)
+        kernels().add_bilinear(contiguous(events.array), width, grid)
     return grid.reshape(bins, height, width)
 
 
@@ -151,7 +152,7 @@ def to_time_surface(
         at = [_start(events, None) - (-k * events.duration // count) for k in range(1, count + 1)]
     if any(later < earlier for earlier, later in pairwise(at)):
         raise ValueError(f"to_time_surface: expected times that never fall, got at={list(at)}")
-    loops, array, (width, height) = kernels(), contiguous(events), events.sensor
+    loops, array, (width, height) = kernels(), contiguous(events.array), events.sensor
     latest = np.full(2 * height * width, loops.NEVER)
     surfaces = np.zeros((len(at), len(latest)), np.float32)
     done = 0
@@ -204,7 +205,7 @@ def to_spike_tensor(
     steps = np.zeros((T, C), dtype)
     channel = np.arange(width, dtype=np.uint64) * np.uint64(C) // np.uint64(width)
     edges = _edges(events, T, "time", window, start)
-    kernels().count_channels(contiguous(events), edges, channel, dtype.type(1) if binary else limit, steps)
+    kernels().count_channels(contiguous(events.array), edges, channel, dtype.type(1) if binary else limit, steps)
     return steps
 
 
@@ -244,7 +245,7 @@ def _edges(events: Events, T: int, by: Cut, window: int | None, start: int | Non
     if N:
         first = _start(events, start)
         span = int(events.t[-1]) - first
-        kernels().time_edges(contiguous(events), first, max(0, span) if window is None else window, edges)
+        kernels().time_edges(contiguous(events.array), first, max(0, span) if window is None else window, edges)
         if window is None:
             edges[-1] = N
             if span == 0:

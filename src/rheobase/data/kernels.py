@@ -4,10 +4,6 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-
-from rheobase.data.events import Events
-
 
 @lru_cache(maxsize=1)
 def kernels() -> ModuleType:
@@ -17,8 +13,3 @@ def kernels() -> ModuleType:
     text = Path(__file__).with_name("bin_kernels.py").read_text()
     with compiling:
         return kernel_module(text, toolchain())
-
-
-def contiguous(events: Events) -> np.ndarray:
-    """The events as the loops want them: one after the other in memory; copied only if they are not."""
-    return np.ascontiguousarray(events.array)

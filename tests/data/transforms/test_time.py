@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from rheobase.data import Events, downsample_time, flip_time, jitter_time, sample_generator, uniform_noise
 
-
 SEEDED = settings(derandomize=True, deadline=None)  # a first call may compile
 
 

@@ -1,12 +1,13 @@
 """Which events stay: noise filters, dead time, and events dropped at random."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from rheobase.data.events import Events
-from rheobase.data.kernels import contiguous, kernels
+from rheobase.data.kernels import kernels
+from rheobase.data.rows import contiguous, join_rows, select
 from rheobase.data.transforms.transform import Transform, given
 
 
@@ -25,8 +26,8 @@ def denoise(events: Events, window: int, neighbours: Literal[4, 8] = 8) -> Event
     loops, (width, height) = kernels(), events.sensor
     latest = np.full((height + 2, width + 2), loops.NEVER)
     keep = np.empty(len(events), bool)
-    loops.supported(contiguous(events), window, neighbours == 8, latest, keep)
-    return events[keep]
+    loops.supported(contiguous(events.array), window, neighbours == 8, latest, keep)
+    return select(events, keep)
 
 
 def refractory(events: Events, window: int, by_polarity: bool = False) -> Events:
@@ -44,8 +45,8 @@ def refractory(events: Events, window: int, by_polarity: bool = False) -> Events
     loops, (width, height) = kernels(), events.sensor
     latest = np.full(2 * height * width, loops.NEVER)
     keep = np.empty(len(events), bool)
-    loops.rested(contiguous(events), window, by_polarity, width, latest, keep)
-    return events[keep]
+    loops.rested(contiguous(events.array), window, by_polarity, width, latest, keep)
+    return select(events, keep)
 
 
 def drop(events: Events, probability: int | float, generator: np.random.Generator | None) -> Events:
@@ -56,7 +57,7 @@ def drop(events: Events, probability: int | float, generator: np.random.Generato
     """
     if not 0 <= probability <= 1:
         raise ValueError(f"drop: probability must lie in [0, 1], got {probability}")
-    return events[given("drop", generator).random(len(events)) >= probability]
+    return select(events, given("drop", generator).random(len(events)) >= probability)
 
 
 def drop_by_time(events: Events, fraction: int | float, generator: np.random.Generator | None) -> Events:
@@ -74,7 +75,8 @@ def drop_by_time(events: Events, fraction: int | float, generator: np.random.Gen
     if not len(events):
         return events
     start = int(events.t[0]) + later
-    return events[(events.t < start) | (events.t >= start + ticks)]
+    low, high = np.searchsorted(events.t, (start, start + ticks))
+    return replace(events, array=join_rows(events.array[:low], events.array[high:]))
 
 
 def _check_window(caller: str, window: int) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rheobase.data.events import Events
+from rheobase.data.rows import copy_rows, select, take_rows
 from rheobase.data.transforms.filters import refractory
 from rheobase.data.transforms.transform import Transform, given, happens
 
@@ -16,7 +17,7 @@ def crop(events: Events, x: int, y: int, width: int, height: int) -> Events:
         ValueError: the rectangle is empty or does not lie on the sensor.
     """
     _check_rectangle("crop", events, x, y, width, height)
-    array = events.array[_inside(events, x, y, width, height)]
+    array = take_rows(events.array, _inside(events, x, y, width, height))
     array["x"] -= x
     array["y"] -= y
     return replace(events, array=array, sensor=(width, height))
@@ -48,7 +49,7 @@ def cutout(events: Events, x: int, y: int, width: int, height: int) -> Events:
         ValueError: the rectangle is empty or does not lie on the sensor.
     """
     _check_rectangle("cutout", events, x, y, width, height)
-    return events[~_inside(events, x, y, width, height)]
+    return select(events, ~_inside(events, x, y, width, height))
 
 
 def random_cutout(events: Events, width: int, height: int, generator: np.random.Generator | None) -> Events:
@@ -104,7 +105,7 @@ def flip_polarity(
     """
     if not happens("flip_polarity", probability, generator):
         return events
-    array = events.array.copy()
+    array = copy_rows(events.array)
     array["p"] = ~array["p"]
     return replace(events, array=array)
 
@@ -190,7 +191,7 @@ def downsample(
     factors = factor if isinstance(factor, tuple) else (factor, factor)
     if not all(1 <= one < np.inf for one in factors):
         raise ValueError(f"downsample: factor is old pixels to a new one, finite and at least 1, got {factor}")
-    array = events.array.copy()
+    array = copy_rows(events.array)
     sensor = []
     for axis, size, one in zip(("x", "y"), events.sensor, factors, strict=True):
         new = (np.arange(size) // one).astype(np.uint16)
@@ -224,7 +225,7 @@ def _place(
 
 
 def _mirror(events: Events, axis: str, size: int) -> Events:
-    array = events.array.copy()
+    array = copy_rows(events.array)
     array[axis] = size - 1 - array[axis]
     return replace(events, array=array)
 
@@ -236,7 +237,7 @@ def _rounded(addresses: np.ndarray) -> np.ndarray:
 def _moved(events: Events, x: np.ndarray, y: np.ndarray) -> Events:
     """The events at new addresses, without those that are not on the sensor."""
     inside = (x >= 0) & (x < events.sensor[0]) & (y >= 0) & (y < events.sensor[1])
-    array = events.array[inside]
+    array = take_rows(events.array, inside)
     array["x"], array["y"] = x[inside], y[inside]
     return replace(events, array=array)
 

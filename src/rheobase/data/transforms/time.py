@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from rheobase.data.events import Events
+from rheobase.data.rows import copy_rows, join_rows, take_rows
 from rheobase.data.transforms.filters import refractory
 from rheobase.data.transforms.transform import Transform, given, happens
 
@@ -23,7 +24,7 @@ def downsample_time(events: Events, ticks: int, merge: bool = False) -> Events:
     """
     if ticks < 1:
         raise ValueError(f"downsample_time: ticks must be at least 1, got {ticks}")
-    array = events.array.copy()
+    array = copy_rows(events.array)
     array["t"] -= array["t"] % ticks
     coarse = replace(events, array=array)
     return refractory(coarse, ticks, by_polarity=True) if merge else coarse
@@ -37,7 +38,7 @@ def jitter_time(events: Events, std_ticks: int | float, generator: np.random.Gen
     """
     if not 0 <= std_ticks < np.inf:
         raise ValueError(f"jitter_time: std_ticks is a deviation, finite and not negative, got {std_ticks}")
-    array = events.array.copy()
+    array = copy_rows(events.array)
     array["t"] += np.rint(given("jitter_time", generator).normal(0, std_ticks, len(array))).astype(np.int64)
     return _sorted(events, array)
 
@@ -61,7 +62,7 @@ def flip_time(
     """
     if not happens("flip_time", probability, generator) or not len(events):
         return events
-    array = events.array[::-1].copy()
+    array = copy_rows(events.array[::-1])
     array["t"] = events.t[-1] - (array["t"] - events.t[0])
     if polarity:
         array["p"] = ~array["p"]
@@ -95,12 +96,12 @@ def uniform_noise(
         noise["x"] = random.integers(width, size=len(noise))
         noise["y"] = random.integers(height, size=len(noise))
         noise["p"] = random.integers(2, size=len(noise)) if polarities == 2 else 1
-    return _sorted(events, np.concatenate([events.array, noise]))
+    return _sorted(events, join_rows(events.array, noise))
 
 
 def _sorted(events: Events, array: np.ndarray) -> Events:
     """These events in the order of their times, the order among equal times kept."""
-    return replace(events, array=array[np.argsort(array["t"], kind="stable")])
+    return replace(events, array=take_rows(array, np.argsort(array["t"], kind="stable")))
 
 
 @dataclass(frozen=True)
