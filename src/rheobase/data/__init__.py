@@ -12,13 +12,16 @@ To add a data set, add a file with a function under `@register` and import it he
 """
 
 from rheobase.data import digits as digits
+from rheobase.data import event_digits as event_digits
 from rheobase.data import mnist as mnist
+from rheobase.data.cache import cache_folder, cached_array, cached_frames
 from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
 from rheobase.data.encode import Encoder, direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
 from rheobase.data.events import EVENT, Events
 from rheobase.data.fetch import data_root
 from rheobase.data.recordings import EventDataset, Recordings
 from rheobase.data.registry import About, about, list_datasets, load, options_of, register
+from rheobase.data.simulate import MovingImageSensor
 
 __all__ = [
     "EVENT",
@@ -28,10 +31,14 @@ __all__ = [
     "Encoder",
     "EventDataset",
     "Events",
+    "MovingImageSensor",
     "Recordings",
     "Split",
     "about",
     "batches",
+    "cache_folder",
+    "cached_array",
+    "cached_frames",
     "data_root",
     "direct",
     "encode",
