@@ -12,7 +12,9 @@ To add a data set, add a file with a function under `@register` and import it he
 """
 
 from rheobase.data import digits as digits
+from rheobase.data import event_digits as event_digits
 from rheobase.data import mnist as mnist
+from rheobase.data.cache import cache_folder, cached_array, cached_frames
 from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
 from rheobase.data.encode import Encoder, direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
 from rheobase.data.events import EVENT, Events
@@ -32,6 +34,7 @@ from rheobase.data.frames import (
 )
 from rheobase.data.recordings import EventDataset, Recordings
 from rheobase.data.registry import About, about, list_datasets, load, options_of, register
+from rheobase.data.simulate import MovingImageSensor
 from rheobase.data.transforms import (
     CenterCrop,
     Compose,
@@ -108,6 +111,7 @@ __all__ = [
     "FlipY",
     "JitterSpace",
     "JitterTime",
+    "MovingImageSensor",
     "RandomCrop",
     "RandomCutout",
     "RandomRotate",
@@ -126,6 +130,9 @@ __all__ = [
     "UniformNoise",
     "about",
     "batches",
+    "cache_folder",
+    "cached_array",
+    "cached_frames",
     "center_crop",
     "crop",
     "cutout",
