@@ -11,6 +11,7 @@
 To add a data set, add a file with a function under `@register` and import it here.
 """
 
+from rheobase.data import cifar as cifar
 from rheobase.data import digits as digits
 from rheobase.data import mnist as mnist
 from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
