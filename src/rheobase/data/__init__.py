@@ -11,9 +11,17 @@
 To add a data set, add a file with a function under `@register` and import it here.
 """
 
+from rheobase.data import characters_dvs as characters_dvs
 from rheobase.data import cifar as cifar
+from rheobase.data import cifar10_dvs as cifar10_dvs
 from rheobase.data import digits as digits
+from rheobase.data import dvs_gesture as dvs_gesture
+from rheobase.data import heidelberg as heidelberg
 from rheobase.data import mnist as mnist
+from rheobase.data import ncaltech101 as ncaltech101
+from rheobase.data import nmnist as nmnist
+from rheobase.data import planetoid as planetoid
+from rheobase.data import yin_yang as yin_yang
 from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
 from rheobase.data.encode import Encoder, direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
 from rheobase.data.events import EVENT, Events
