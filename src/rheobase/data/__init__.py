@@ -17,15 +17,21 @@ from rheobase.data import cifar10_dvs as cifar10_dvs
 from rheobase.data import digits as digits
 from rheobase.data import dvs_gesture as dvs_gesture
 from rheobase.data import heidelberg as heidelberg
+from rheobase.data import imagenet as imagenet
 from rheobase.data import mnist as mnist
 from rheobase.data import ncaltech101 as ncaltech101
 from rheobase.data import nmnist as nmnist
+from rheobase.data import omniglot as omniglot
 from rheobase.data import planetoid as planetoid
 from rheobase.data import yin_yang as yin_yang
+from rheobase.data.adapters import from_pyg, from_tonic, from_torchvision
 from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
 from rheobase.data.encode import Encoder, direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
 from rheobase.data.events import EVENT, Events
 from rheobase.data.fetch import data_root
+from rheobase.data.imagenet import ImageFolder, ImageFolders
+from rheobase.data.omniglot import Drawings, Episode, Episodes, Omniglot
+from rheobase.data.planetoid import Graph
 from rheobase.data.recordings import EventDataset, Recordings
 from rheobase.data.registry import About, about, list_datasets, load, options_of, register
 
@@ -34,9 +40,16 @@ __all__ = [
     "About",
     "Batches",
     "Dataset",
+    "Drawings",
     "Encoder",
+    "Episode",
+    "Episodes",
     "EventDataset",
     "Events",
+    "Graph",
+    "ImageFolder",
+    "ImageFolders",
+    "Omniglot",
     "Recordings",
     "Split",
     "about",
@@ -44,6 +57,9 @@ __all__ = [
     "data_root",
     "direct",
     "encode",
+    "from_pyg",
+    "from_tonic",
+    "from_torchvision",
     "get_encoder",
     "hold_out",
     "latency",

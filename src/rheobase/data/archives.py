@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 from uuid import uuid4
 
 _SIZE_LIMIT = 1 << 38  # 256 GiB: all of ImageNet fits
@@ -22,7 +23,7 @@ class Entry:
 
     name: str
     size: int
-    open: Callable[[], BinaryIO]
+    open: Callable[[], IO[bytes]]
 
 
 @contextmanager
@@ -94,7 +95,7 @@ def _zipped(archive: Path, opened: zipfile.ZipFile) -> Iterator[Entry]:
         if kind not in (0, 0o4, 0o10):
             raise ValueError(f"{archive}: {info.filename} is a link or a device; expected files and folders only")
         if not info.is_dir():
-            yield Entry(info.filename, info.file_size, lambda info=info: opened.open(info))  # type: ignore[misc]
+            yield Entry(info.filename, info.file_size, partial(opened.open, info))
 
 
 def _tarred(archive: Path, opened: tarfile.TarFile) -> Iterator[Entry]:
@@ -103,7 +104,13 @@ def _tarred(archive: Path, opened: tarfile.TarFile) -> Iterator[Entry]:
         if not (info.isfile() or info.isdir()):
             raise ValueError(f"{archive}: {info.name} is a link or a device; expected files and folders only")
         if info.isfile():
-            yield Entry(info.name, info.size, lambda info=info: opened.extractfile(info))  # type: ignore[misc]
+            yield Entry(info.name, info.size, partial(_extract, opened, info))
+
+
+def _extract(opened: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = opened.extractfile(info)
+    assert file is not None, f"{info.name} is a regular file"
+    return file
 
 
 def _check_name(archive: Path, name: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from rheobase.data.event_files import delta_recordings, read_columns
 from rheobase.data.fetch import Source, check_md5, obtain
+from rheobase.data.provenance import event_dataset
 from rheobase.data.recordings import EventDataset
 from rheobase.data.registry import About, register
 
@@ -22,8 +23,8 @@ _ABOUT = About(
     source=_SOURCE.page,
     licence="none stated for the data; its source is under the GPL 3",
     citation=(
-        "X. Lagorce, G. Orchard, F. Galluppi, B. E. Shi, R. B. Benosman. HOTS: a hierarchy of event-based time-surfaces "
-        "for pattern recognition. IEEE TPAMI 39(7), 1346-1359, 2017. doi:10.1109/TPAMI.2016.2574707"
+        "X. Lagorce, G. Orchard, F. Galluppi, B. E. Shi, R. B. Benosman. HOTS: a hierarchy of event-based "
+        "time-surfaces for pattern recognition. IEEE TPAMI 39(7), 1346-1359, 2017. doi:10.1109/TPAMI.2016.2574707"
     ),
     split="by showing: the first of every character, 36 train; later ones, 40 test",
     size="2.3 MB, not to be downloaded: made from alphabet_ExtractedStabilized.mat of the source",
@@ -47,13 +48,4 @@ def characters_dvs(*, root: str | os.PathLike[str] | None = None, download: bool
         delta_recordings(path, index.tolist(), columns["label"][index].tolist(), _SENSOR)
         for index in (np.flatnonzero(first), np.flatnonzero(~first))
     )
-    return EventDataset(
-        name="characters_dvs",
-        train=train,
-        test=test,
-        classes=tuple(map(str, columns["classes"])),
-        sensor=_SENSOR,
-        source=_ABOUT.source,
-        licence=_ABOUT.licence,
-        citation=_ABOUT.citation,
-    )
+    return event_dataset("characters_dvs", _ABOUT, tuple(map(str, columns["classes"])), train, test, _SENSOR)

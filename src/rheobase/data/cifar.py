@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,6 +20,7 @@ from rheobase.data.archives import read_entries
 from rheobase.data.dataset import Dataset, Split
 from rheobase.data.fetch import Source, check_md5, obtain
 from rheobase.data.pickles import read_pickle
+from rheobase.data.provenance import image_dataset
 from rheobase.data.registry import About, register
 
 _PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -27,16 +29,14 @@ _BYTE_LEVELS = 255
 _CITATION = "A. Krizhevsky. Learning Multiple Layers of Features from Tiny Images. Technical report, 2009"
 _LICENCE = "none stated; widely used for research"
 _CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_CIFAR100_CLASSES = tuple(
-    (
-        "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
-        "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
-        "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster "
-        "man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck "
-        "pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk "
-        "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
-        "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
-    ).split()
+_CIFAR100_NAMES = (
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
+    "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
+    "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster "
+    "man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck "
+    "pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk "
+    "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
+    "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
 )
 
 
@@ -87,7 +87,7 @@ class CifarImages:
             )
         *train, test = (read(path / name, files[name]) for name in names)
         images, labels = (np.concatenate(arrays) for arrays in zip(*train, strict=True))
-        return images_dataset(
+        return image_dataset(
             self.source.dataset,
             self.about,
             self.classes,
@@ -130,22 +130,6 @@ class CifarImages:
         return records[:, self.label_bytes :], records[:, self.label_bytes - 1].astype(np.int64)
 
 
-def images_dataset(name: str, about: About, classes: tuple[str, ...], train: Split, test: Split) -> Dataset:
-    """A data set with the mean and standard deviation of its own train split, measured now."""
-    mean, std = train.statistics()
-    return Dataset(
-        name=name,
-        train=train,
-        test=test,
-        classes=classes,
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
-        source=about.source,
-        licence=about.licence,
-        citation=about.citation,
-    )
-
-
 def _split(path: Path, images: np.ndarray, labels: np.ndarray, size: int) -> Split:
     if len(images) != size:
         raise ValueError(f"{path}: holds {len(images)} images in a split, expected {size}; download it again")
@@ -159,7 +143,11 @@ def _from_rows(path: Path, images: np.ndarray, labels: np.ndarray, size: int) ->
 
 
 def _about(
-    source: Source, title: str, size: str, checksums: Mapping[str, str], split: str = "official: 50000 train, 10000 test"
+    source: Source,
+    title: str,
+    size: str,
+    checksums: Mapping[str, str],
+    split: str = "official: 50000 train, 10000 test",
 ) -> About:
     return About(
         title=title,
@@ -234,7 +222,7 @@ _CIFAR100 = CifarImages(
         "169 MB",
         {**_CIFAR100_ARCHIVES, **_CIFAR100_BATCHES, _CIFAR100_TEST[0]: _CIFAR100_TEST[1]},
     ),
-    classes=_CIFAR100_CLASSES,
+    classes=tuple(_CIFAR100_NAMES.split()),
     archives=_CIFAR100_ARCHIVES,
     batches=_CIFAR100_BATCHES,
     test_batch=_CIFAR100_TEST,
@@ -296,7 +284,7 @@ def cifar10_jpeg(*, root: str | os.PathLike[str] | None = None, download: bool =
     train, test = (
         _from_rows(path, *_decode_jpegs(path), size) for path, size in zip(paths.values(), (50000, 1000), strict=True)
     )
-    return images_dataset("cifar10_jpeg", _JPEG_ABOUT, _CIFAR10_CLASSES, train, test)
+    return image_dataset("cifar10_jpeg", _JPEG_ABOUT, _CIFAR10_CLASSES, train, test)
 
 
 def _decode_jpegs(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -306,9 +294,9 @@ def _decode_jpegs(path: Path) -> tuple[np.ndarray, np.ndarray]:
         header, blob = arrays["header"].tobytes(), arrays["blob"].tobytes()
         offsets, labels = arrays["offsets"], arrays["labels"]
     images = np.empty((len(labels), 32, 32, 3), np.uint8)
-    for k, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for k, (start, stop) in enumerate(pairwise(offsets)):
         with Image.open(io.BytesIO(header + blob[start:stop])) as image:
-            images[k] = image
+            images[k] = np.asarray(image)
     return images, labels
 
 
@@ -346,7 +334,7 @@ def cifar10_subset(*, root: str | os.PathLike[str] | None = None, download: bool
         check_md5(path, _SUBSET_SOURCE.files[name])
     first, second, test, train_labels, test_labels = paths.values()
     train = np.concatenate([_sheet(first), _sheet(second)])
-    return images_dataset(
+    return image_dataset(
         "cifar10_subset",
         _SUBSET_ABOUT,
         _CIFAR10_CLASSES,

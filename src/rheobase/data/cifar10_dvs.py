@@ -10,6 +10,7 @@ from pathlib import Path
 from rheobase.data.archives import unpack
 from rheobase.data.event_files import class_files, file_recordings
 from rheobase.data.fetch import Source, check_md5, obtain
+from rheobase.data.provenance import event_dataset
 from rheobase.data.recordings import EventDataset
 from rheobase.data.registry import About, register
 
@@ -91,16 +92,7 @@ class ClassFolders:
             file_recordings(folder, [name for name, _ in part], [label for _, label in part], _SENSOR, "us")
             for part in (train, test)
         ]
-        return EventDataset(
-            name=self.source.dataset,
-            train=parts[0],
-            test=parts[1],
-            classes=classes,
-            sensor=_SENSOR,
-            source=self.about.source,
-            licence=self.about.licence,
-            citation=self.about.citation,
-        )
+        return event_dataset(self.source.dataset, self.about, classes, parts[0], parts[1], _SENSOR)
 
     def _folder(self, name: str, path: Path) -> Path:
         if path.is_file():

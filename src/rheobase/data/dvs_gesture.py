@@ -19,6 +19,7 @@ from rheobase.data.archives import unpack
 from rheobase.data.event_files import files_key
 from rheobase.data.events import Events
 from rheobase.data.fetch import Source, check_md5, obtain
+from rheobase.data.provenance import event_dataset
 from rheobase.data.recordings import EventDataset, Recordings
 from rheobase.data.registry import About, register
 
@@ -71,6 +72,7 @@ class Clips:
     clips: tuple[tuple[str, int, int], ...]
 
     def __call__(self, k: int) -> Events:
+        """Read clip k."""
         name, start, stop = self.clips[k]
         return _trial(self.folder / name).between(start, stop)
 
@@ -83,6 +85,7 @@ class MillisecondRows:
     names: tuple[str, ...]
 
     def __call__(self, k: int) -> Events:
+        """Read clip k."""
         path = self.folder / self.names[k]
         try:
             rows = np.load(path)
@@ -147,16 +150,7 @@ def dvs_gesture(*, root: str | os.PathLike[str] | None = None, download: bool = 
         train, test = (_published(path, f"trials_to_{part.lower()}.txt") for part in _PARTS)
     else:
         train, test = (_rows(path.with_name(f"ibmGesture{part}")) for part in _PARTS)
-    return EventDataset(
-        name="dvs_gesture",
-        train=train,
-        test=test,
-        classes=_CLASSES,
-        sensor=_SENSOR,
-        source=_ABOUT.source,
-        licence=_ABOUT.licence,
-        citation=_ABOUT.citation,
-    )
+    return event_dataset("dvs_gesture", _ABOUT, _CLASSES, train, test, _SENSOR)
 
 
 def _published(folder: Path, listed: str) -> Recordings:

@@ -23,6 +23,7 @@ class EventFiles:
     unit: Unit | None = None
 
     def __call__(self, k: int) -> Events:
+        """Read recording k."""
         from rheobase.data.formats import read_events  # type: ignore[import-not-found, unused-ignore]
 
         return read_events(self.folder / self.names[k], sensor=self.sensor, unit=self.unit)
@@ -77,6 +78,7 @@ class DeltaEvents:
     sensor: tuple[int, int]
 
     def __call__(self, k: int) -> Events:
+        """Read recording k."""
         columns = _columns(self.path)
         start, stop = columns["offsets"][self.index[k] : self.index[k] + 2]
         dt, x, y, p = (columns[name][start:stop] for name in ("dt", "x", "y", "p"))

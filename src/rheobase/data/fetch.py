@@ -7,8 +7,8 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 from uuid import uuid4
 
 _TIMEOUT_S = 60
@@ -96,7 +96,7 @@ def check_md5(path: Path, md5: str) -> None:
         )
 
 
-def _md5(file: BinaryIO) -> str:
+def _md5(file: BufferedReader) -> str:
     return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 

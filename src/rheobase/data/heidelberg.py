@@ -15,6 +15,7 @@ from rheobase.data.archives import unpack
 from rheobase.data.event_files import files_key
 from rheobase.data.events import Events
 from rheobase.data.fetch import Source, check_md5, obtain
+from rheobase.data.provenance import event_dataset
 from rheobase.data.recordings import EventDataset, Recordings
 from rheobase.data.registry import About, register
 
@@ -35,6 +36,7 @@ class SpikeFileRecordings:
     path: Path
 
     def __call__(self, k: int) -> Events:
+        """Read recording k."""
         return _spike_file(self.path, os.getpid())[k]
 
 
@@ -71,16 +73,7 @@ class SpikeFiles:
             labels = torch.as_tensor(spikes.labels, dtype=torch.int64)
             classes = classes or tuple(spikes.keys) or tuple(map(str, range(int(labels.max()) + 1)))
             parts.append(Recordings(SpikeFileRecordings(path), labels, files_key(path.parent, [path.name])))
-        return EventDataset(
-            name=self.source.dataset,
-            train=parts[0],
-            test=parts[1],
-            classes=classes,
-            sensor=_SENSOR,
-            source=self.about.source,
-            licence=self.about.licence,
-            citation=self.about.citation,
-        )
+        return event_dataset(self.source.dataset, self.about, classes, parts[0], parts[1], _SENSOR)
 
 
 @functools.lru_cache(maxsize=8)

@@ -10,6 +10,7 @@ import numpy as np
 from rheobase.data.archives import unpack
 from rheobase.data.event_files import class_files, file_recordings
 from rheobase.data.fetch import Source, check_md5, obtain
+from rheobase.data.provenance import event_dataset
 from rheobase.data.recordings import EventDataset
 from rheobase.data.registry import About, register
 
@@ -28,7 +29,7 @@ _SOURCE = Source(
     page="https://www.garrickorchard.com/datasets/n-caltech101",
 )
 _ABOUT = About(
-    title="N-Caltech101: Caltech-101 seen by a moving event camera, up to 240 x 180; 100 objects and a background class",
+    title="N-Caltech101: Caltech-101 seen by a moving event camera, 240 x 180; 100 objects, one background",
     kind="events",
     source=_SOURCE.page,
     licence="CC BY 4.0, as commonly stated",
@@ -92,13 +93,4 @@ def ncaltech101(*, root: str | os.PathLike[str] | None = None, download: bool = 
         file_recordings(path, [names[k] for k in part], [labels[k] for k in part], _SENSOR, "us")
         for part in draw_tenth(groups, seed)
     )
-    return EventDataset(
-        name="ncaltech101",
-        train=train,
-        test=test,
-        classes=classes,
-        sensor=_SENSOR,
-        source=_ABOUT.source,
-        licence=_ABOUT.licence,
-        citation=_ABOUT.citation,
-    )
+    return event_dataset("ncaltech101", _ABOUT, classes, train, test, _SENSOR)

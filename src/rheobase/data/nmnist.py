@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rheobase.data.archives import unpack
 from rheobase.data.event_files import class_files, file_recordings
 from rheobase.data.fetch import Source, check_md5, obtain
+from rheobase.data.provenance import event_dataset
 from rheobase.data.recordings import EventDataset, Recordings
 from rheobase.data.registry import About, register
 
@@ -72,16 +73,7 @@ class DigitFolders:
                 )
             labels = [label for label, group in enumerate(files) for _ in group]
             parts.append(file_recordings(path, names, labels, (34, 34), "us"))
-        return EventDataset(
-            name=self.source.dataset,
-            train=parts[0],
-            test=parts[1],
-            classes=classes,
-            sensor=(34, 34),
-            source=self.about.source,
-            licence=self.about.licence,
-            citation=self.about.citation,
-        )
+        return event_dataset(self.source.dataset, self.about, classes, parts[0], parts[1], (34, 34))
 
 
 @register(about=_ABOUT)

@@ -1,9 +1,10 @@
 """Cora, CiteSeer and PubMed: papers that cite each other, with the public split of Planetoid.
 
 As published: eight files `ind.<name>.*`. `x`, `tx`, `allx`: features of the labelled training papers, of the test
-papers and of all but the test papers, SciPy CSR; `y`, `ty`, `ally`: their labels, one-hot; `graph`: dict from a paper to
-the papers it is linked with; `test.index`: the numbers of the test papers, in the order of tx. As one file `<name>.npz`:
-`x_data`, `x_indices`, `x_indptr`, `x_shape` (CSR), `edges` `[E, 2]`, `y` `[N]` (-1: none), `train`, `val`, `test`.
+papers and of all but the test papers, SciPy CSR; `y`, `ty`, `ally`: their labels, one-hot; `graph`: dict from a paper
+to the papers it is linked with; `test.index`: the numbers of the test papers, in the order of tx. As one file
+`<name>.npz`: `x_data`, `x_indices`, `x_indptr`, `x_shape` (CSR), `edges` `[E, 2]`, `y` `[N]` (-1: none), `train`,
+`val`, `test`.
 
 Source: https://github.com/kimiyoung/planetoid
 """
@@ -66,7 +67,9 @@ class Graph:
         if ((self.edge_index < 0) | (self.edge_index >= N)).any():
             raise self._wrong(f"edges run from {self.edge_index.min()} to {self.edge_index.max()}", f"0 to {N - 1}")
         if not torch.equal(self._numbers(self.edge_index), self._numbers(both_ways(self.edge_index, N))):
-            raise self._wrong("edges are not each there once, both ways, without loops", "edges as both_ways makes them")
+            raise self._wrong(
+                "edges are not each there once, both ways, without loops", "edges as both_ways makes them"
+            )
         if ((self.y < -1) | (self.y >= len(self.classes))).any():
             raise self._wrong(f"labels run from {self.y.min()} to {self.y.max()}", f"-1 to {len(self.classes) - 1}")
         members = torch.cat([self.train, self.val, self.test])
@@ -201,9 +204,7 @@ def _features(path: Path, matrix: Any) -> np.ndarray:
     return _dense(path, fields["data"], fields["indices"], fields["indptr"], fields["_shape"])
 
 
-def _dense(
-    path: Path, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
+def _dense(path: Path, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A CSR matrix as float32 `[N, F]`."""
     rows, columns = map(int, shape)
     lengths = np.diff(indptr)
@@ -221,14 +222,16 @@ def _dense(
 _PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 
 
-def _citation_graph(name: str, folder: str, what: str, split: str, classes: int, sums: tuple[str, ...]) -> CitationGraph:
+def _citation_graph(
+    name: str, folder: str, what: str, split: str, classes: int, sums: tuple[str, ...]
+) -> CitationGraph:
     files = {f"ind.{name}.{part}": md5 for part, md5 in zip(_PARTS, sums, strict=True)}
     source = Source(
         dataset=name,
         files=files,
         folders=("planetoid", "planetoid/raw", f"{folder}/raw", f"planetoid/{folder}/raw"),
         addresses=("https://raw.githubusercontent.com/kimiyoung/planetoid/master/data/",),
-        instead={file: (f"{name}.npz",) for file in files},
+        instead=dict.fromkeys(files, (f"{name}.npz",)),
         page="https://github.com/kimiyoung/planetoid",
     )
     about = About(

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from rheobase.data.cifar import images_dataset
 from rheobase.data.dataset import Dataset, Split
 from rheobase.data.event_files import read_columns
 from rheobase.data.fetch import Source, check_md5, obtain
+from rheobase.data.provenance import image_dataset
 from rheobase.data.registry import About, register
 
 _SIZES = {"train": 5000, "validation": 1000, "test": 1000}
@@ -27,7 +27,7 @@ _SOURCE = Source(
     files=_FILES,
     folders=("yin_yang", "yin_yang/publication_data"),
     addresses=("https://raw.githubusercontent.com/lkriener/yin_yang_data_set/master/publication_data/",),
-    instead={name: ("yin_yang.npz",) for name in _FILES},
+    instead=dict.fromkeys(_FILES, ("yin_yang.npz",)),
     page="https://github.com/lkriener/yin_yang_data_set",
 )
 _ABOUT = About(
@@ -62,7 +62,7 @@ def yin_yang(
         raise ValueError(f"yin_yang: evaluate_on is {evaluate_on!r}; expected 'test' or 'validation'")
     paths = obtain(_SOURCE, root, download)
     train, test = (_read(paths, part) for part in ("train", evaluate_on))
-    return images_dataset("yin_yang", _ABOUT, ("yin", "yang", "dot"), train, test)
+    return image_dataset("yin_yang", _ABOUT, ("yin", "yang", "dot"), train, test)
 
 
 def _read(paths: dict[str, Path], part: str) -> Split:
