@@ -11,9 +11,21 @@
 To add a data set, add a file with a function under `@register` and import it here.
 """
 
+from rheobase.data import characters_dvs as characters_dvs
+from rheobase.data import cifar as cifar
+from rheobase.data import cifar10_dvs as cifar10_dvs
 from rheobase.data import digits as digits
+from rheobase.data import dvs_gesture as dvs_gesture
 from rheobase.data import event_digits as event_digits
+from rheobase.data import heidelberg as heidelberg
+from rheobase.data import imagenet as imagenet
 from rheobase.data import mnist as mnist
+from rheobase.data import ncaltech101 as ncaltech101
+from rheobase.data import nmnist as nmnist
+from rheobase.data import omniglot as omniglot
+from rheobase.data import planetoid as planetoid
+from rheobase.data import yin_yang as yin_yang
+from rheobase.data.adapters import from_pyg, from_tonic, from_torchvision
 from rheobase.data.cache import cache_folder, cached_array, cached_frames
 from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
 from rheobase.data.encode import Encoder, direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
@@ -32,6 +44,9 @@ from rheobase.data.frames import (
     to_time_surface,
     to_voxel_grid,
 )
+from rheobase.data.imagenet import ImageFolder, ImageFolders
+from rheobase.data.omniglot import Drawings, Episode, Episodes, Omniglot
+from rheobase.data.planetoid import Graph
 from rheobase.data.recordings import EventDataset, Recordings
 from rheobase.data.registry import About, about, list_datasets, load, options_of, register
 from rheobase.data.simulate import MovingImageSensor
@@ -99,19 +114,26 @@ __all__ = [
     "Denoise",
     "Downsample",
     "DownsampleTime",
+    "Drawings",
     "Drop",
     "DropByArea",
     "DropByTime",
     "Encoder",
+    "Episode",
+    "Episodes",
     "EventDataset",
     "Events",
     "FlipPolarity",
     "FlipTime",
     "FlipX",
     "FlipY",
+    "Graph",
+    "ImageFolder",
+    "ImageFolders",
     "JitterSpace",
     "JitterTime",
     "MovingImageSensor",
+    "Omniglot",
     "RandomCrop",
     "RandomCutout",
     "RandomRotate",
@@ -150,6 +172,9 @@ __all__ = [
     "flip_x",
     "flip_y",
     "frames_of",
+    "from_pyg",
+    "from_tonic",
+    "from_torchvision",
     "get_encoder",
     "hold_out",
     "jitter_space",

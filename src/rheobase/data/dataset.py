@@ -147,13 +147,7 @@ class Dataset:
 
     def standardise(self, x: Float[Tensor, "B C *rest"]) -> Float[Tensor, "B C *rest"]:
         """Return `(x - mean) / std` per channel (axis 1) for intensities x in [0, 1]."""
-        if x.ndim < 2 or x.shape[1] != len(self.mean):
-            raise ValueError(
-                f"standardise: {self.name} has {len(self.mean)} channel(s) on axis 1, got shape {list(x.shape)}; "
-                "pass a batch [B, C, ...], before it is encoded in time"
-            )
-        per_channel = [-1] + [1] * (x.ndim - 2)
-        return (x - x.new_tensor(self.mean).view(per_channel)) / x.new_tensor(self.std).view(per_channel)
+        return standardise(x, self.mean, self.std, self.name)
 
     def encode(
         self,
@@ -179,6 +173,23 @@ class Dataset:
             return x.transpose(0, 1)
         chosen = get_encoder(encoder)
         return chosen(x if chosen.binary else self.standardise(x), T, generator)
+
+
+def standardise(
+    x: Float[Tensor, "B C *rest"], mean: tuple[float, ...], std: tuple[float, ...], name: str
+) -> Float[Tensor, "B C *rest"]:
+    """Return `(x - mean) / std` per channel (axis 1); `name` is the data set's, for the message.
+
+    Raises:
+        ValueError: x has another number of channels.
+    """
+    if x.ndim < 2 or x.shape[1] != len(mean):
+        raise ValueError(
+            f"standardise: {name} has {len(mean)} channel(s) on axis 1, got shape {list(x.shape)}; "
+            "pass a batch [B, C, ...], before it is encoded in time"
+        )
+    per_channel = [-1] + [1] * (x.ndim - 2)
+    return (x - x.new_tensor(mean).view(per_channel)) / x.new_tensor(std).view(per_channel)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", section "File formats".
 """
 
-import hashlib
 import math
 import struct
 import zlib
@@ -12,6 +11,8 @@ from pathlib import Path
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+
+from rheobase.data.fetch import check_md5
 
 _UNSIGNED_BYTE = 0x08
 _GZIP = 31  # zlib's window code for a gzip stream; it also checks the stream's CRC and length
@@ -30,14 +31,9 @@ def read_idx(path: Path, shape: tuple[int, ...], md5: str | None = None) -> UInt
         ValueError: wrong MD5, damaged gzip stream, other type or shape, too few or too many bytes; names the file,
             what was found and the byte offset.
     """
-    data = bytearray(path.read_bytes())
     if md5 is not None:
-        found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if found != md5:
-            raise ValueError(
-                f"{path}: {len(data)} bytes with MD5 {found}, expected MD5 {md5}; the file is damaged or not the "
-                "original: delete it and download it again"
-            )
+        check_md5(path, md5)
+    data = bytearray(path.read_bytes())
     if path.suffix == ".gz":
         data = _gunzip(path, data)
     header = struct.pack(f">HBB{len(shape)}I", 0, _UNSIGNED_BYTE, len(shape), *shape)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rheobase.data.dataset import Dataset, Split
 from rheobase.data.fetch import Source, obtain
 from rheobase.data.idx import read_idx
-from rheobase.data.registry import register
+from rheobase.data.registry import About, register
 
 MNIST_ADDRESSES = ("https://ossci-datasets.s3.amazonaws.com/mnist/",)
 FASHION_MNIST_ADDRESSES = (
@@ -56,6 +56,20 @@ class IdxImages:
             citation=self.citation,
         )
 
+    def about(self, title: str, size: str) -> About:
+        """What is to be known of it."""
+        return About(
+            title=title,
+            kind="images",
+            source=self.source.page or self.source.addresses[0],
+            licence=self.licence,
+            citation=self.citation,
+            split=f"official: {self.train_size} train, {self.test_size} test",
+            size=size,
+            layout=self.source.layout,
+            checksums=self.source.files,
+        )
+
     def _shapes(self) -> list[tuple[int, ...]]:
         sizes = (self.train_size, self.test_size)
         return [shape for size in sizes for shape in ((size, self.side, self.side), (size,))]
@@ -94,6 +108,7 @@ _FASHION_MNIST = IdxImages(
         },
         folders=("fashion_mnist/FashionMNIST/raw", "FashionMNIST/raw"),
         addresses=FASHION_MNIST_ADDRESSES,
+        page="https://github.com/zalandoresearch/fashion-mnist",
     ),
     classes=(
         "T-shirt/top",
@@ -117,7 +132,7 @@ _FASHION_MNIST = IdxImages(
 )
 
 
-@register
+@register(about=_MNIST.about("MNIST: handwritten digits 28 x 28", "11.6 MB"))
 def mnist(*, root: str | os.PathLike[str] | None = None, download: bool = False) -> Dataset:
     """Return MNIST: 60000 + 10000 handwritten digits `[1, 28, 28]`, 11.6 MB to download.
 
@@ -126,7 +141,7 @@ def mnist(*, root: str | os.PathLike[str] | None = None, download: bool = False)
     return _MNIST.read(root, download)
 
 
-@register
+@register(about=_FASHION_MNIST.about("Fashion-MNIST: pictures of clothes 28 x 28", "30.9 MB"))
 def fashion_mnist(*, root: str | os.PathLike[str] | None = None, download: bool = False) -> Dataset:
     """Return Fashion-MNIST: 60000 + 10000 pictures of clothes `[1, 28, 28]`, 6000 + 1000 per class, 30.9 MB.
 
