@@ -17,6 +17,7 @@ from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
 from rheobase.data.encode import Encoder, direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
 from rheobase.data.events import EVENT, Events
 from rheobase.data.fetch import data_root
+from rheobase.data.formats import list_formats, read_events, write_events
 from rheobase.data.recordings import EventDataset, Recordings
 from rheobase.data.registry import About, about, list_datasets, load, options_of, register
 
@@ -40,9 +41,12 @@ __all__ = [
     "latency",
     "list_datasets",
     "list_encoders",
+    "list_formats",
     "load",
     "log_latency",
     "options_of",
     "poisson",
+    "read_events",
     "register",
+    "write_events",
 ]
