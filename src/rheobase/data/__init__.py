@@ -31,6 +31,7 @@ from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
 from rheobase.data.encode import Encoder, direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
 from rheobase.data.events import EVENT, Events
 from rheobase.data.fetch import data_root
+from rheobase.data.formats import list_formats, read_events, write_events
 from rheobase.data.frames import (
     TimeFrames,
     ToFrames,
@@ -182,6 +183,7 @@ __all__ = [
     "latency",
     "list_datasets",
     "list_encoders",
+    "list_formats",
     "load",
     "log_latency",
     "options_of",
@@ -190,6 +192,7 @@ __all__ = [
     "random_cutout",
     "random_rotate",
     "random_shift",
+    "read_events",
     "refractory",
     "register",
     "rotate",
@@ -201,4 +204,5 @@ __all__ = [
     "to_time_surface",
     "to_voxel_grid",
     "uniform_noise",
+    "write_events",
 ]
