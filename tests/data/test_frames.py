@@ -1,6 +1,4 @@
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -247,11 +245,6 @@ def test_frames_end_a_pipeline():
 def test_what_cannot_be_made_raises(untyped, call, message):
     with pytest.raises(ValueError, match=message):
         call(line([0, 1], width=3))
-
-
-def test_importing_the_data_layer_does_not_import_numba():
-    code = "import sys, torch; import rheobase.data; print('numba' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_frames_of_a_real_recording():
