@@ -152,6 +152,12 @@ def test_voxel_grids_interpolate_in_time(recordings, data, bins):
     np.testing.assert_allclose(grid, expected, atol=2e-5)
 
 
+def test_the_last_event_lies_in_the_last_bin_however_long_the_recording():
+    for k, span in enumerate(np.random.default_rng(0).integers(2**50, 2**62, 300).tolist()):
+        grid = to_voxel_grid(line([0, span]), 3 + k).ravel()
+        assert (grid[0], grid[-1], grid.sum()) == (1, 1, 2)
+
+
 @SEEDED
 @given(st.data(), STEPS, st.floats(1, 1e3))
 def test_time_surfaces_decay_since_the_last_event(recordings, data, T, tau):
