@@ -73,7 +73,7 @@ def add_bilinear(events, width, grid):  # type: ignore[no-untyped-def]
     wide = np.uint64(width)
     for i in range(len(events)):
         event = events[i]
-        position = np.float64(event.t - start) * scale / span if span else 0.0
+        position = min(np.float64(event.t - start) * scale / span, scale) if span else 0.0
         before = np.uint64(position)
         after = np.float32(position - before)
         sign = np.float32(1) if event.p else np.float32(-1)
