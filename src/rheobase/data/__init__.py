@@ -16,21 +16,26 @@ from rheobase.data import cifar as cifar
 from rheobase.data import cifar10_dvs as cifar10_dvs
 from rheobase.data import digits as digits
 from rheobase.data import dvs_gesture as dvs_gesture
+from rheobase.data import dvs_sign as dvs_sign
 from rheobase.data import event_digits as event_digits
 from rheobase.data import heidelberg as heidelberg
 from rheobase.data import imagenet as imagenet
 from rheobase.data import mnist as mnist
+from rheobase.data import nas_tones as nas_tones
 from rheobase.data import ncaltech101 as ncaltech101
 from rheobase.data import nmnist as nmnist
 from rheobase.data import omniglot as omniglot
 from rheobase.data import planetoid as planetoid
+from rheobase.data import spoken_digits as spoken_digits
 from rheobase.data import yin_yang as yin_yang
 from rheobase.data.adapters import from_pyg, from_tonic, from_torchvision
 from rheobase.data.cache import cache_folder, cached_array, cached_frames
+from rheobase.data.cochlea import Cochlea
 from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
 from rheobase.data.encode import Encoder, direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
 from rheobase.data.events import EVENT, Events
 from rheobase.data.fetch import data_root
+from rheobase.data.folds import stratified_folds
 from rheobase.data.formats import list_formats, read_events, write_events
 from rheobase.data.frames import (
     TimeFrames,
@@ -49,7 +54,7 @@ from rheobase.data.imagenet import ImageFolder, ImageFolders
 from rheobase.data.omniglot import Drawings, Episode, Episodes, Omniglot
 from rheobase.data.planetoid import Graph
 from rheobase.data.recordings import EventDataset, Recordings
-from rheobase.data.registry import About, about, list_datasets, load, options_of, register
+from rheobase.data.registry import About, about, folds_of, list_datasets, load, options_of, register
 from rheobase.data.simulate import MovingImageSensor
 from rheobase.data.transforms import (
     CenterCrop,
@@ -108,6 +113,7 @@ __all__ = [
     "About",
     "Batches",
     "CenterCrop",
+    "Cochlea",
     "Compose",
     "Crop",
     "Cutout",
@@ -172,6 +178,7 @@ __all__ = [
     "flip_time",
     "flip_x",
     "flip_y",
+    "folds_of",
     "frames_of",
     "from_pyg",
     "from_tonic",
@@ -198,6 +205,7 @@ __all__ = [
     "rotate",
     "sample_generator",
     "shift",
+    "stratified_folds",
     "time_frames",
     "to_frames",
     "to_spike_tensor",

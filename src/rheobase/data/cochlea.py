@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rheobase.data.events import EVENT, Events
+from rheobase.data.kernels import kernels
 
 _ORDER = 4
 _TICKS = 10**6
@@ -85,8 +86,6 @@ class Cochlea:
         Raises:
             ValueError: sound is not `[N]` or not finite, or `high_hz` is not below half of rate_hz.
         """
-        from rheobase.data.cochlea_kernel import spikes
-
         sound = np.asarray(sound, dtype=np.float64)
         if sound.ndim != 1 or not np.isfinite(sound).all():
             raise ValueError(
@@ -104,7 +103,7 @@ class Cochlea:
         bandwidth = 24.7 * (4.37 * self.centres_hz / 1000 + 1)
         decay = np.exp(-2 * np.pi * bandwidth / _BANDWIDTH / rate_hz)
         turn = 2 * np.pi * self.centres_hz / rate_hz
-        sample, channel = spikes(
+        sample, channel = kernels("cochlea_kernel").spikes(
             sound / loudness,
             decay * np.cos(turn),
             decay * np.sin(turn),

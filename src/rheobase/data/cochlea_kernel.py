@@ -1,12 +1,18 @@
-"""The numba loop of `cochlea`: filters, hair cells and neurons of all channels, sample by sample."""
+"""The numba loop of `cochlea`: filters, hair cells and neurons of all channels, sample by sample.
+
+Kept and compiled as the generated kernels are, see `kernels`.
+"""
 
 from typing import Any
 
 import numpy as np
 from numba import njit
 
+CACHE: bool
+"""Whether to keep the machine code beside this file; set by who runs it."""
 
-@njit(nogil=True, error_model="numpy")
+
+@njit(cache=CACHE, nogil=True, error_model="numpy")
 def spikes(sound: Any, real: Any, imaginary: Any, scale: Any, gain: float) -> Any:
     """Sample numbers and channels of all spikes, in the order of samples and then of channels.
 

@@ -1,15 +1,16 @@
-"""The compiled loops over events, imported when first asked for: numba is not part of importing the data layer."""
+"""The compiled loops of the data layer, imported when first asked for: numba is not part of importing it."""
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 
-@lru_cache(maxsize=1)
-def kernels() -> ModuleType:
-    """`bin_kernels`, its machine code kept in `$RHEOBASE_KERNELS` like that of the generated kernels."""
+@cache
+def kernels(name: str = "bin_kernels") -> ModuleType:
+    """The module of loops of that name in this folder, its machine code kept in `$RHEOBASE_KERNELS` like that of the
+    generated kernels."""
     from rheobase.scan.run_cpu import compiling, kernel_module, toolchain
 
-    text = Path(__file__).with_name("bin_kernels.py").read_text()
+    text = Path(__file__).with_name(f"{name}.py").read_text()
     with compiling:
         return kernel_module(text, toolchain())

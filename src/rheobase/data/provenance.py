@@ -28,6 +28,7 @@ def event_dataset(
     train: Recordings,
     test: Recordings,
     sensor: tuple[int, int],
+    window: int | None = None,
 ) -> EventDataset:
     """An `EventDataset` of recordings on one sensor."""
     return EventDataset(
@@ -36,6 +37,7 @@ def event_dataset(
         test=test,
         classes=classes,
         sensor=sensor,
+        window=window,
         source=about.source,
         licence=about.licence,
         citation=about.citation,

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from rheobase.data.events import Events
+
+if TYPE_CHECKING:
+    from rheobase.data.dataset import Dataset
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,6 +54,8 @@ class Recordings:
 class EventDataset:
     """A named data set of recordings on one sensor: fixed `train` and `test` splits, class names, provenance.
 
+    `window` is the time that frames span, in ticks from time 0; None lets every recording's frames span its own events.
+
     Raises:
         ValueError: a label names no class.
     """
@@ -61,6 +68,7 @@ class EventDataset:
     source: str
     licence: str
     citation: str
+    window: int | None = None
 
     def __post_init__(self) -> None:
         for part, split in (("train", self.train), ("test", self.test)):
@@ -70,3 +78,56 @@ class EventDataset:
                     f"EventDataset {self.name}: {part} has label {int(wrong[0])}, "
                     f"but the labels of {len(self.classes)} classes are 0 to {len(self.classes) - 1}"
                 )
+
+    def frames(
+        self,
+        T: int,
+        *,
+        size: int | None = None,
+        by: Literal["time", "count"] = "time",
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> "Dataset":
+        """The set as sequences of counts: samples uint8 `[T, 2, H, W]` (OFF, ON), or `[T, C]` from a sensor of one row.
+
+        They are made once and kept on the disk, see `rheobase.data.cached_frames`.
+
+        Args:
+            T: steps.
+            size: pixels of a side that pixels are summed to, or channels of sound; None keeps all. The sensor's width
+                over `size` is the factor for both sides.
+            by: steps of equal time, or of equal numbers of events (not for sound).
+            on_progress: called with recordings done and all, first of the training split.
+
+        Raises:
+            ValueError: T < 1, a size that is larger than the sensor or below 1, sound by count.
+        """
+        from rheobase.data.cache import cached_frames
+        from rheobase.data.dataset import Dataset
+        from rheobase.data.frames import ToFrames, ToSpikeTensor
+        from rheobase.data.transforms import Compose, Downsample
+
+        width, height = self.sensor
+        if size is not None and not 1 <= size <= width:
+            raise ValueError(f"frames: size is {size}; expected 1 to {width}, the width of the sensor of {self.name}")
+        start = None if self.window is None else 0
+        transform: Callable[[Events], np.ndarray]
+        if height == 1:
+            if by != "time":
+                raise ValueError(f"frames: {self.name} is sound, which is cut by='time'; got {by!r}")
+            transform = ToSpikeTensor(T, size, window=self.window, start=start)
+        else:
+            cut = ToFrames(T, by, self.window, start) if by == "time" else ToFrames(T, by)
+            transform = cut if size in (None, width) else Compose((Downsample(width / size), cut))
+        train, test = (cached_frames(split, transform, on_progress=on_progress) for split in (self.train, self.test))
+        return Dataset(
+            name=self.name,
+            train=train,
+            test=test,
+            classes=tuple(self.classes),
+            mean=(),
+            std=(),
+            source=self.source,
+            licence=self.licence,
+            citation=self.citation,
+            T=T,
+        )

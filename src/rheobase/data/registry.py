@@ -40,30 +40,33 @@ class About:
 
 _LOADERS: dict[str, Callable[..., Any]] = {}
 _ABOUT: dict[str, About] = {}
+_FOLDS: dict[str, int] = {}
 
 
 @overload
 def register(loader: Loader) -> Loader: ...
 @overload
-def register(*, about: About) -> Callable[[Loader], Loader]: ...
-def register(loader: Any = None, *, about: About | None = None) -> Any:
+def register(*, about: About, folds: int = 0) -> Callable[[Loader], Loader]: ...
+def register(loader: Any = None, *, about: About | None = None, folds: int = 0) -> Any:
     """Register a function under its own name, so that `load(name)` calls it: `@register` or `@register(about=...)`.
 
     Every loader takes the keywords `root` (folder of data, None for the default) and `download` (may it fetch?). It
-    returns a `Dataset`, an `EventDataset`, or what its kind of data needs.
+    returns a `Dataset`, an `EventDataset`, or what its kind of data needs. One whose set is measured by
+    cross-validation takes `fold`, a number below `folds`, too.
 
     Raises:
-        ValueError: the name is taken, or one of the two keywords is missing.
+        ValueError: the name is taken, or a keyword is missing.
     """
     if loader is None:
-        return partial(register, about=about)
+        return partial(register, about=about, folds=folds)
     name = loader.__name__
     if name in _LOADERS:
         raise ValueError(f"register: there is already a data set {name!r}; give this loader another name")
-    missing = {"root", "download"} - set(inspect.signature(loader).parameters)
+    missing = {"root", "download", *(["fold"] if folds else [])} - set(inspect.signature(loader).parameters)
     if missing:
         raise ValueError(f"register: loader {name!r} lacks the keyword(s) {', '.join(sorted(missing))}; add them")
     _LOADERS[name] = loader
+    _FOLDS[name] = folds
     if about is not None:
         _ABOUT[name] = about
     return loader
@@ -114,6 +117,16 @@ def options_of(name: str) -> tuple[str, ...]:
         ValueError: no such data set.
     """
     return tuple(inspect.signature(_find("options_of", name)).parameters)
+
+
+def folds_of(name: str) -> int:
+    """How many folds a data set is cross-validated with, 0 if it has a split of its own.
+
+    Raises:
+        ValueError: no such data set.
+    """
+    _find("folds_of", name)
+    return _FOLDS[name]
 
 
 def _find(caller: str, name: str) -> Callable[..., Any]:

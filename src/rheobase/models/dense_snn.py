@@ -124,12 +124,16 @@ def dense_snn(
     hidden: Sequence[int] = (256, 256),
     neuron: str | MakeNeuron = LIF,
     max_delay: int = 25,
+    width: int | None = None,
 ) -> DenseSNN:
     """Two hidden layers of 256 neurons for the 700 channels and 20 classes of the spoken digits; see `DenseSNN`.
+
+    `width` makes all hidden layers that wide.
 
     Raises:
         ValueError: as `DenseSNN`.
     """
+    hidden = hidden if width is None else (width,) * len(hidden)
     return DenseSNN(kind, hidden, in_channels, classes, neuron, max_delay)
 
 

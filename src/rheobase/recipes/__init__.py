@@ -1,19 +1,21 @@
 """Recipes: a file per claim, a function per config; the top of the import order, where any model meets any data."""
 
-from rheobase.recipes import images  # noqa: F401  (registers)
+from rheobase.recipes import events, images  # noqa: F401  (registers)
 from rheobase.recipes.classification import (
     Classification,
     Task,
     build,
     classify,
     config_of,
+    is_cross_validated,
     measure,
     recipe_of,
     report,
     resume,
     train,
 )
-from rheobase.recipes.record import record
+from rheobase.recipes.floors import floors
+from rheobase.recipes.record import record, record_floors
 from rheobase.recipes.registry import list_recipes, recipe, register
 
 __all__ = [
@@ -22,11 +24,14 @@ __all__ = [
     "build",
     "classify",
     "config_of",
+    "floors",
+    "is_cross_validated",
     "list_recipes",
     "measure",
     "recipe",
     "recipe_of",
     "record",
+    "record_floors",
     "register",
     "report",
     "resume",

@@ -1,9 +1,10 @@
-"""Image classification: the one place where models, data and training meet. A recipe is a config of this file."""
+"""Classification: the one place where models, data and training meet. A recipe is a config of this file."""
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rheobase.data import Dataset, Split, batches, get_encoder, hold_out, load
-from rheobase.models import create_model
+from rheobase.data import (
+    Dataset,
+    EventDataset,
+    Split,
+    batches,
+    folds_of,
+    get_encoder,
+    hold_out,
+    list_datasets,
+    load,
+    options_of,
+)
+from rheobase.models import MODELS, create_model
 from rheobase.neurons import NEURONS, create_neuron
 from rheobase.nn import observe
 from rheobase.report import LayerActivity, RunReport, Sample, evenly_spaced, write
@@ -24,6 +36,7 @@ from rheobase.train import (
     TrainConfig,
     evaluate,
     fit,
+    has_checkpoint,
     load_weights,
 )
 
@@ -42,8 +55,10 @@ class Classification:
         model: name of the model, see `rheobase list models`.
         neuron: name of the neuron, see `rheobase list neurons`; None leaves the model's own.
         width: channels of the first stage; None leaves the model's own.
-        encoder: how an image becomes a sequence: direct, poisson, latency, log_latency.
+        encoder: how an image becomes a sequence, see `rheobase.data.list_encoders`; sequences take "direct" alone.
         T: time steps.
+        size: pixels of a side (channels of sound) that the frames of recordings are summed to; None keeps all.
+        fold: of a set that is cross-validated: the fold to test; None trains one network for each fold.
         batch_size: samples in a batch.
         validation: share of the training split that is held out; it picks the best checkpoint, the test split does not.
         threads: CPU threads to use; None leaves torch's choice. Small networks are not faster on several, and several
@@ -60,6 +75,8 @@ class Classification:
     width: int | None = None
     encoder: str = "direct"
     T: int = 4
+    size: int | None = None
+    fold: int | None = None
     batch_size: int = 50
     validation: float = 0.1
     threads: int | None = None
@@ -95,17 +112,22 @@ class Classification:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a config builds: model, data with its validation split, and the encoder bound to T."""
+    """What a config builds: model, data with its validation split, and the encoder bound to T.
+
+    `flat`: the model reads vectors, and images are handed to it as such.
+    """
 
     config: Classification
     model: nn.Module
     dataset: Dataset
     train: Split
     validation: Split
+    flat: bool = False
 
     def prepare(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Images `[B, C, H, W]` in [0, 1] to the network's input `[T, B, C, H, W]`."""
-        return self.dataset.encode(x, self.config.T, self.config.encoder, generator)
+        """A batch as it is stored, images `[B, C, H, W]` in [0, 1], to the network's input `[T, B, C, H, W]`."""
+        encoded = self.dataset.encode(x, self.config.T, self.config.encoder, generator)
+        return encoded.flatten(2) if self.flat else encoded
 
     def source(self, split: Split, shuffle: bool) -> Batches:
         """Batches of a split for `fit`, the same for the same seed and epoch."""
@@ -136,23 +158,47 @@ def build(config: Classification, *, root: Path | None = None, download: bool = 
     """Load the data and make the model, seeded by the config.
 
     Raises:
-        ValueError: unknown names, or options that the model does not take.
+        ValueError: unknown names, or options that the model or the data set does not take.
         FileNotFoundError: the data set is not on this machine and `download` is off.
     """
-    dataset = load(config.data, root=root, download=download)
+    dataset = _dataset(config, root, download)
     train, validation = hold_out(dataset.train, config.validation, seed=config.train.seed)
     torch.manual_seed(config.train.seed)
     neuron: str | Callable[[], nn.Module] | None = config.neuron
     if config.neuron in NEURONS and not NEURONS[config.neuron].any_T:
         neuron = partial(create_neuron, config.neuron, T=config.T)
     options = {"neuron": neuron, "width": config.width}
+    shape = dataset.sample_shape
+    flat = config.model in MODELS and len(MODELS[config.model].example()) == 1
     model = create_model(
         config.model,
-        in_channels=dataset.train.x.shape[1],
+        in_channels=math.prod(shape) if flat else shape[0],
         classes=len(dataset.classes),
         **{name: value for name, value in options.items() if value is not None},
     )
-    return Task(config, model, dataset, train, validation)
+    return Task(config, model, dataset, train, validation, flat)
+
+
+def _dataset(config: Classification, root: Path | None, download: bool) -> Dataset:
+    """The data set of a config, recordings as frames."""
+    name = config.data
+    options: dict[str, Any] = {"root": root, "download": download}
+    folds = folds_of(name) if name in list_datasets() else 0
+    if (config.fold is None) == (folds > 0):
+        expected = f"0 to {folds - 1}: {name} is cross-validated" if folds else f"None: {name} has a split of its own"
+        raise ValueError(f"fold is {config.fold}; expected {expected}")
+    if folds:
+        options["fold"] = config.fold
+    if name in list_datasets() and "T" in options_of(name):
+        options["T"] = config.T
+    dataset = load(name, **options)
+    if isinstance(dataset, EventDataset):
+        return dataset.frames(config.T, size=config.size)
+    if config.size is not None:
+        raise ValueError(f"size is {config.size}; expected None: {name} does not consist of recordings")
+    if not isinstance(dataset, Dataset):
+        raise ValueError(f"data is {name!r}, a {type(dataset).__name__}; expected a set of samples with class labels")
+    return dataset
 
 
 def train(
@@ -166,9 +212,15 @@ def train(
 ) -> tuple[RunFolder, Metrics]:
     """Train from scratch in a new run folder below `runs`, then measure the best checkpoint on the test split.
 
+    With a set that is cross-validated and no `fold`, the run holds one run for each fold, in `folds/fold<k>`; its
+    result is of all their test samples together.
+
     Returns:
-        the run folder and its result: see `finish`.
+        the run folder and its result: see `measure`.
     """
+    if is_cross_validated(config):
+        run = RunFolder.create(runs, recipe, {"recipe": recipe, **asdict(config)})
+        return run, _fit_folds(run, download, on_epoch, on_step)
     task = build(config, download=download)
     with task.at_work():
         run = RunFolder.create(runs, recipe, {"recipe": recipe, **asdict(config)})
@@ -183,6 +235,8 @@ def resume(
     on_step: Callable[[int, int], None] | None = None,
 ) -> Metrics:
     """Go on with a run that was stopped; it ends with the same bits as if it had never been."""
+    if is_cross_validated(config_of(run)):
+        return _fit_folds(run, False, on_epoch, on_step)
     return _fit(build(config_of(run)), run, "best" if which == "best" else True, on_epoch, on_step)
 
 
@@ -194,6 +248,74 @@ def config_of(run: RunFolder) -> Classification:
 def recipe_of(run: RunFolder) -> str:
     """The name of the recipe that made a run."""
     return str(run.config().get("recipe", run.path.parent.name))
+
+
+def is_cross_validated(config: Classification) -> bool:
+    """Whether one network is trained for each fold of the data."""
+    return config.fold is None and config.data in list_datasets() and folds_of(config.data) > 0
+
+
+def _fold_runs(run: RunFolder) -> list[RunFolder | None]:
+    """The newest run of every fold, None where there is none yet."""
+    found = []
+    for k in range(folds_of(config_of(run).data)):
+        paths = sorted((run.path / "folds" / f"fold{k}").glob("*/config.json"))
+        found.append(RunFolder.open(paths[-1].parent) if paths else None)
+    return found
+
+
+def _fit_folds(run: RunFolder, download: bool, on_epoch: Any, on_step: Any) -> Metrics:
+    """Train the folds that are not done, then pool."""
+    config, recipe = config_of(run), recipe_of(run)
+    for k, fold in enumerate(_fold_runs(run)):
+        tell = None if on_epoch is None else partial(_tell_fold, on_epoch, k)
+        if fold is None or not (has_checkpoint(fold) or fold.result()):
+            train(
+                f"fold{k}",
+                replace(config, fold=k),
+                run.path / "folds",
+                download=download,
+                on_epoch=tell,
+                on_step=on_step,
+            )
+        elif "eval" not in fold.result():
+            resume(fold, on_epoch=tell, on_step=on_step)
+    return _pool(run, recipe, [fold.result()["eval"] for fold in _fold_runs(run) if fold is not None])
+
+
+def _tell_fold(on_epoch: Callable[[Metrics], None], fold: int, metrics: Metrics) -> None:
+    on_epoch({**metrics, "fold": fold})
+
+
+def _pool(run: RunFolder, recipe: str, results: Sequence[Metrics]) -> Metrics:
+    """One result of those of all folds: each test sample counts once."""
+    count = sum(each["test_count"] for each in results)
+    result = {
+        "recipe": recipe,
+        "checkpoint": results[0]["checkpoint"],
+        "test_accuracy": sum(each["test_accuracy"] * each["test_count"] for each in results) / count,
+        "test_loss": sum(each["test_loss"] * each["test_count"] for each in results) / count,
+        "test_count": count,
+        "validation_accuracy": sum(each["validation_accuracy"] or 0.0 for each in results) / len(results),
+        "parameters": results[0]["parameters"],
+        "epochs": max(each["epochs"] for each in results),
+        "seconds": sum(each["seconds"] for each in results),
+        "folds": [each["test_accuracy"] for each in results],
+    }
+    run.add_result("eval", result)
+    return result
+
+
+def _all_fold_runs(run: RunFolder) -> list[RunFolder]:
+    """The run of every fold.
+
+    Raises:
+        ValueError: one is missing.
+    """
+    folds = _fold_runs(run)
+    if None in folds:
+        raise ValueError(f"{run.path} lacks fold {folds.index(None)}; finish it: rheobase train --resume {run.path}")
+    return [fold for fold in folds if fold is not None]
 
 
 def _fit(task: Task, run: RunFolder, resume: Any, on_epoch: Any, on_step: Any) -> Metrics:
@@ -216,8 +338,11 @@ def measure(run: RunFolder, *, which: str = "best", task: Task | None = None) ->
     """Measure a checkpoint of a run on the test split and note it in the run's result.json.
 
     Returns:
-        recipe, checkpoint, test_accuracy, test_loss, test_count, validation_accuracy, parameters, epochs, seconds.
+        recipe, checkpoint, test_accuracy, test_loss, test_count, validation_accuracy, parameters, epochs, seconds; of a
+        cross-validated run also `folds`, the test accuracy of each.
     """
+    if is_cross_validated(config_of(run)):
+        return _pool(run, recipe_of(run), [measure(fold, which=which) for fold in _all_fold_runs(run)])
     task = task or build(config_of(run))
     _load(task, run, which)
     with task.at_work():
@@ -242,21 +367,21 @@ def measure(run: RunFolder, *, which: str = "best", task: Task | None = None) ->
 
 
 def classify(run: RunFolder, images: np.ndarray, *, which: str = "best") -> list[str]:
-    """Class names for images `[N, C, H, W]` with intensities in [0, 1].
+    """Class names for images `[N, C, H, W]` with intensities in [0, 1], or for sequences as its set holds them.
 
     Raises:
-        ValueError: wrong shape, NaN or Inf, or values outside [0, 1].
+        ValueError: wrong shape, NaN or Inf, or intensities outside [0, 1]; a run of several folds.
     """
+    if is_cross_validated(config_of(run)):
+        raise ValueError(f"{run.path} holds a network for each fold; name one: {_all_fold_runs(run)[0].path}")
     task = build(config_of(run))
     shape = tuple(task.dataset.train.x.shape[1:])
-    if images.ndim != 4 or images.shape[1:] != shape or len(images) == 0:
-        raise ValueError(
-            f"images have shape {images.shape}; {task.dataset.name} networks read [N, C, H, W] = N x {shape}"
-        )
+    if images.ndim != 1 + len(shape) or images.shape[1:] != shape or len(images) == 0:
+        raise ValueError(f"images have shape {images.shape}; {task.dataset.name} networks read [N, ...] = N x {shape}")
     x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
     if not x.isfinite().all():
         raise ValueError(f"images hold {int((~x.isfinite()).sum())} NaN or Inf; clean them first")
-    if x.min() < 0 or x.max() > 1:
+    if task.dataset.T is None and (x.min() < 0 or x.max() > 1):
         raise ValueError(
             f"images lie in {x.min():g} .. {x.max():g}; divide by the full scale to get intensities in [0, 1]"
         )
@@ -273,7 +398,28 @@ def _load(task: Task, run: RunFolder, which: str) -> None:
 
 
 def report(run: RunFolder, *, which: str = "best") -> Path:
-    """Run a checkpoint over the test split, look at every spiking layer, and write `report.html` into the run."""
+    """Run a checkpoint over the test split, look at every spiking layer, and write `report.html` into the run.
+
+    Of a cross-validated run the confusions are of all folds together, all else is of fold 0.
+    """
+    folds = _all_fold_runs(run) if is_cross_validated(config_of(run)) else [run]
+    pages = [_page(fold, which) for fold in folds]
+    page = pages[0]
+    if len(pages) > 1:
+        confusion = np.sum([each.confusion for each in pages if each.confusion is not None], axis=0)
+        page = replace(
+            page,
+            title=f"{page.title}: {len(pages)} folds; curves and spikes of fold 0",
+            recipe=recipe_of(run),
+            command=str(run.env().get("command", "")),
+            test_accuracy=float(np.trace(confusion) / confusion.sum()),
+            confusion=confusion,
+        )
+    return write(page, run.path / "report.html")
+
+
+def _page(run: RunFolder, which: str) -> RunReport:
+    """What there is to see of one network."""
     task = build(config_of(run))
     _load(task, run, which)
     activity = _Activity(task.config.T)
@@ -291,7 +437,7 @@ def report(run: RunFolder, *, which: str = "best") -> Path:
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(confusion, (labels, predicted), 1)
     env, history = run.env(), run.metrics()
-    page = RunReport(
+    return RunReport(
         title=f"{task.config.model} on {task.dataset.name}",
         recipe=recipe_of(run),
         command=str(env.get("command", "")),
@@ -304,11 +450,16 @@ def report(run: RunFolder, *, which: str = "best") -> Path:
         confusion=confusion,
         class_names=classes,
         layers=activity.layers(len(labels)),
-        sample=Sample(
-            task.dataset.test.intensities(slice(0, 1))[0].numpy(), classes[int(labels[0])], classes[int(predicted[0])]
-        ),
+        sample=Sample(_picture(task), classes[int(labels[0])], classes[int(predicted[0])]),
     )
-    return write(page, run.path / "report.html")
+
+
+def _picture(task: Task) -> np.ndarray:
+    """The first test sample as an image: a sequence of frames summed over time, sound as channels over time."""
+    sample = task.dataset.test.intensities(slice(0, 1))[0].numpy()
+    if task.dataset.T is None:
+        return sample
+    return sample.T if sample.ndim == 2 else sample.sum(axis=0)
 
 
 class _Activity:

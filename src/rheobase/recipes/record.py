@@ -2,10 +2,12 @@
 
 import csv
 import io
+from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 
-from rheobase.recipes.classification import config_of, recipe_of
-from rheobase.train import RunFolder
+from rheobase.recipes.classification import Classification, config_of, is_cross_validated, recipe_of
+from rheobase.train import RunFolder, environment
 from rheobase.train.run import write_atomic
 
 COLUMNS = (
@@ -16,6 +18,8 @@ COLUMNS = (
 
 def record(run: RunFolder, path: Path, *, published: str = "", tag: str = "measured") -> None:
     """Append the test accuracy of a finished run to a CSV file; the file is replaced in one move.
+
+    The metric of a cross-validated run is "cross_validated_accuracy".
 
     Args:
         run: a run with a result.
@@ -29,29 +33,49 @@ def record(run: RunFolder, path: Path, *, published: str = "", tag: str = "measu
     result = run.result().get("eval")
     if result is None:
         raise ValueError(f"{run.path} has no result; finish it with `rheobase train --resume {run.path}`")
-    config, env = config_of(run), run.env()
+    config = config_of(run)
     row = {
-        "recipe": recipe_of(run),
-        "data": config.data,
+        **_subject(recipe_of(run), config),
         "model": config.model,
-        "T": config.T,
         "epochs": result["epochs"],
-        "seed": config.train.seed,
-        "metric": "test_accuracy",
         "value": f"{result['test_accuracy']:.4f}",
         "published": published,
         "tag": tag,
         "parameters": result["parameters"],
         "seconds": f"{result['seconds']:.0f}",
-        "device": env.get("cpu") or env.get("processor", ""),
-        "threads": env.get("threads", ""),
-        "rheobase": env.get("rheobase", ""),
-        "torch": env.get("torch", ""),
-        "python": env.get("python", ""),
-        "commit": env.get("commit") or "",
+        **_machine(run.env()),
         "date": run.path.name[:8],
     }
     append_row(path, COLUMNS, row)
+
+
+def record_floors(recipe: str, config: Classification, found: Mapping[str, float], path: Path) -> None:
+    """Append what `floors` found to a CSV file, a row for each method, its name in the place of a model's."""
+    env = {**environment(), "threads": config.threads or environment()["threads"]}
+    for method, value in found.items():
+        if method != "count":
+            row = {
+                **_subject(recipe, config),
+                "model": method,
+                "value": f"{value:.4f}",
+                "tag": "floor",
+                **_machine(env),
+                "date": date.today().strftime("%Y%m%d"),
+            }
+            append_row(path, COLUMNS, row)
+
+
+def _subject(recipe: str, config: Classification) -> dict[str, object]:
+    metric = "cross_validated_accuracy" if is_cross_validated(config) else "test_accuracy"
+    return {"recipe": recipe, "data": config.data, "T": config.T, "seed": config.train.seed, "metric": metric}
+
+
+def _machine(env: Mapping[str, object]) -> dict[str, object]:
+    return {
+        "device": env.get("cpu") or env.get("processor", ""),
+        "commit": env.get("commit") or "",
+        **{name: env.get(name, "") for name in ("threads", "rheobase", "torch", "python")},
+    }
 
 
 def append_row(path: Path, columns: tuple[str, ...], row: dict[str, object]) -> None:

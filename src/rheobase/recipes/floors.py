@@ -1,0 +1,102 @@
+"""Floors: what trivial methods reach on the samples of a recipe. A network that does not beat them learned nothing.
+
+from rheobase.recipes import floors, recipe
+
+floors(recipe("sign-gestures")())  # accuracies of "linear", "nearest" and "nearest_share", and "count"
+"""
+
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rheobase.data import Split, folds_of
+from rheobase.recipes.classification import Classification, Task, build, is_cross_validated
+from rheobase.train import RunFolder, TrainConfig, evaluate, fit, load_weights
+
+METHODS = ("linear", "nearest", "nearest_share")
+_TRAINING = TrainConfig(epochs=20, lr=1e-3, weight_decay=1e-2, monitor="loss")
+_CHUNK = 512
+
+
+class LinearFrames(nn.Module):
+    """A linear classifier of a whole sequence, as per-step logits whose mean over time it is: `[T, B, ...]`.
+
+    Args:
+        T: steps.
+        features: values of a step.
+        classes: K.
+        scale: what inputs are divided by.
+    """
+
+    def __init__(self, T: int, features: int, classes: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(T, features, classes))
+        self.bias = nn.Parameter(torch.zeros(classes))
+        self.scale = scale
+
+    def forward(self, x: Float[Tensor, "T B *rest"]) -> Float[Tensor, "T B K"]:
+        """Logits of every step, times the number of steps."""
+        return torch.baddbmm(self.bias, x.flatten(2) / self.scale, self.weight, alpha=len(x))
+
+
+def floors(config: Classification, *, download: bool = False) -> dict[str, float]:
+    """Test accuracies of trivial methods on the splits, or on all folds together, of a config.
+
+    - "linear": softmax regression on all values of a sequence as the network is given it, one weight for each step,
+      value and class; trained on the same batches for 20 epochs, the best of them by the validation loss.
+    - "nearest": the nearest neighbour (Euclidean) of the sequences summed over time.
+    - "nearest_share": the same, every sum divided by its own total.
+
+    Returns:
+        a number for each method, and "count", the number of test samples.
+    """
+    configs = [config]
+    if is_cross_validated(config):
+        configs = [replace(config, fold=k) for k in range(folds_of(config.data))]
+    hits, count = dict.fromkeys(METHODS, 0.0), 0
+    for each in configs:
+        task = build(each, download=download)
+        with task.at_work():
+            size = len(task.dataset.test)
+            hits["linear"] += _linear(task) * size
+            hits["nearest"] += _nearest(task, share=False) * size
+            hits["nearest_share"] += _nearest(task, share=True) * size
+        count += size
+    return {**{name: value / count for name, value in hits.items()}, "count": count}
+
+
+def _linear(task: Task) -> float:
+    x = task.prepare(task.train.intensities(slice(0, _CHUNK)), None)
+    scale = float(x.square().mean().sqrt()) or 1.0
+    model = LinearFrames(len(x), math.prod(x.shape[2:]), len(task.dataset.classes), scale)
+    training = replace(_TRAINING, seed=task.config.train.seed, device=task.config.train.device)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder.create(Path(folder), "linear", {})
+        sources = (task.source(task.train, shuffle=True), task.source(task.validation, shuffle=False))
+        fit(model, *sources, training, run, prepare=task.prepare)
+        load_weights(model, run, "best")
+    found = evaluate(model, task.source(task.dataset.test, shuffle=False)(0), training, prepare=task.prepare)
+    return float(found["accuracy"])
+
+
+def _nearest(task: Task, share: bool) -> float:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    train, test = (_sums(task, split, share) for split in (task.dataset.train, task.dataset.test))
+    neighbours = KNeighborsClassifier(1, algorithm="brute").fit(train, task.dataset.train.y.numpy())
+    return float(neighbours.score(test, task.dataset.test.y.numpy()))
+
+
+def _sums(task: Task, split: Split, share: bool) -> np.ndarray:
+    """Every sample summed over time, `[N, features]`."""
+    parts = []
+    for start in range(0, len(split), _CHUNK):
+        x = task.prepare(split.intensities(slice(start, start + _CHUNK)), None).sum(0).flatten(1)
+        parts.append(x / x.sum(1, keepdim=True).clamp_min(1e-12) if share else x)
+    return torch.cat(parts).numpy()
