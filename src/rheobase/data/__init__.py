@@ -16,7 +16,19 @@ from rheobase.data import event_digits as event_digits
 from rheobase.data import mnist as mnist
 from rheobase.data.cache import cache_folder, cached_array, cached_frames
 from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
-from rheobase.data.encode import Encoder, direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
+from rheobase.data.encode import (
+    Encoder,
+    burst,
+    delta,
+    direct,
+    encode,
+    get_encoder,
+    latency,
+    list_encoders,
+    log_latency,
+    phase,
+    poisson,
+)
 from rheobase.data.events import EVENT, Events
 from rheobase.data.fetch import data_root
 from rheobase.data.recordings import EventDataset, Recordings
@@ -36,10 +48,12 @@ __all__ = [
     "Split",
     "about",
     "batches",
+    "burst",
     "cache_folder",
     "cached_array",
     "cached_frames",
     "data_root",
+    "delta",
     "direct",
     "encode",
     "get_encoder",
@@ -50,6 +64,7 @@ __all__ = [
     "load",
     "log_latency",
     "options_of",
+    "phase",
     "poisson",
     "register",
 ]

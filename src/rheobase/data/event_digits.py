@@ -42,8 +42,8 @@ def event_digits(
 ) -> Dataset:
     """Return MNIST as events: sequences `[T, 2, 34, 34]` of counts, OFF and ON, of 0.3 s in T equal windows.
 
-    The frames are made once, in one minute of one core, and kept in the folder of `cache_folder`; `on_progress` hears of rows
-    done and rows in all, first of the training split.
+    The frames are made once, in one minute of one core, and kept in the folder of `cache_folder`; `on_progress` hears
+    of rows done and rows in all, first of the training split.
     """
     digits = mnist(root=root, download=download)
     sensor = MovingImageSensor()
