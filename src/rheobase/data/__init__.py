@@ -32,7 +32,7 @@ from rheobase.data.encode import (
 from rheobase.data.events import EVENT, Events
 from rheobase.data.fetch import data_root
 from rheobase.data.recordings import EventDataset, Recordings
-from rheobase.data.registry import About, about, list_datasets, load, options_of, register
+from rheobase.data.registry import About, about, files_of, list_datasets, load, options_of, register
 from rheobase.data.simulate import MovingImageSensor
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "delta",
     "direct",
     "encode",
+    "files_of",
     "get_encoder",
     "hold_out",
     "latency",

@@ -3,10 +3,14 @@
 import difflib
 import fnmatch
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, overload
+
+from rheobase.data.fetch import data_root
 
 Loader = TypeVar("Loader", bound=Callable[..., Any])
 
@@ -114,6 +118,16 @@ def options_of(name: str) -> tuple[str, ...]:
         ValueError: no such data set.
     """
     return tuple(inspect.signature(_find("options_of", name)).parameters)
+
+
+def files_of(name: str, root: str | os.PathLike[str] | None = None) -> tuple[Path, ...]:
+    """Which paths of a data set's layout exist below the data root; none of an absent one.
+
+    Raises:
+        ValueError: as `about`.
+    """
+    paths = (data_root(root) / path for path in about(name).layout)
+    return tuple(path for path in paths if path.exists())
 
 
 def _find(caller: str, name: str) -> Callable[..., Any]:
