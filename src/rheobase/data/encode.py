@@ -119,7 +119,7 @@ def burst(
 ) -> Float[Tensor, "T *shape"]:
     r"""Fire one burst from the first step on, of more spikes at shorter intervals for brighter pixels.
 
-    $N = \lceil n_{max} x \rceil$ spikes at steps $0, I, 2I, \dots$ with
+    $N = \lceil n_{max} x \rceil$ spikes at steps 0, I, 2 I and so on with
     $I = \lceil t_{max} - (t_{max} - t_{min}) x \rceil$; those beyond the last step are lost. Pixels at 0 never fire.
 
     Source: W. Guo, M. E. Fouda, A. M. Eltawil, K. N. Salama, "Neural coding in spiking neural networks: a comparative
