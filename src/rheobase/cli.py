@@ -1,4 +1,4 @@
-"""The command line: `rheobase train | eval | report | list`. Thin: every verb is a function of the library.
+"""The command line: `rheobase train | eval | report | data | view | list`. Thin: a verb is a function of the library.
 
 Each verb takes `--json` and then prints its result as one JSON object on the last line of standard output. Whatever the
 user can mend ends in one message on standard error and exit code 2.
@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,6 +55,54 @@ class ListArguments:
 
 
 @dataclass(frozen=True)
+class DataListArguments:
+    """Say which data sets there are, of what kind, and whether they are on this machine."""
+
+    json: bool = False
+    """Print the result as one JSON object on the last line."""
+
+
+@dataclass(frozen=True)
+class DataInfoArguments:
+    """Say what is known of a data set: source, licence, split, size, and where it was looked for."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Data set."""
+    json: bool = False
+    """Print the result as one JSON object on the last line."""
+
+
+@dataclass(frozen=True)
+class DataPrepareArguments:
+    """Load a data set once, so that what it keeps on the disk is there when it is trained on."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Data set."""
+    T: int | None = None
+    """Steps of its sequences, for sets that take it."""
+    download: bool = False
+    """Fetch the data set from its official source if it is not on this machine."""
+    json: bool = False
+    """Print the result as one JSON object on the last line."""
+
+
+@dataclass(frozen=True)
+class ViewArguments:
+    """Draw a file of events: a moving .gif, a .png, or an .html page with what it counts."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """Events file of a known format."""
+    out: Path | None = None
+    """File to write, .gif, .png or .html; NAME.html in the current folder if left out."""
+    sensor: str | None = None
+    """Width and height as W,H, for files that do not say."""
+    unit: Literal["s", "ms", "us", "ns"] | None = None
+    """Of the times, for files that do not say."""
+    json: bool = False
+    """Print the result as one JSON object on the last line."""
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """What happens around the training."""
 
@@ -78,11 +126,19 @@ Train a recipe in a new run folder, or go on with a run that was stopped.
 
 recipes: {recipes}"""
 
+_DATA_HELP = """usage: rheobase data list [--json]
+       rheobase data info NAME [--json]
+       rheobase data prepare NAME [--T T] [--download] [--json]
+
+Say which data sets there are, what is known of one, or load one so that what it keeps on the disk is made."""
+
 _USAGE = """usage: rheobase VERB ...
 
   train RECIPE   train a recipe, make a run folder; --resume RUN goes on with a stopped one
   eval RUN       measure a run on its test split, or classify your own images
   report RUN     write report.html into a run
+  data list      data sets: kind, here or missing; info NAME tells more, prepare NAME makes what it keeps
+  view FILE      draw a file of events as .gif, .png or .html
   list [KIND]    models, neurons, recipes, data
 
 `rheobase VERB --help` tells more; `rheobase --version` the version."""
@@ -222,6 +278,130 @@ def _list(arguments: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def _data(arguments: Sequence[str]) -> dict[str, Any]:
+    actions = {"list": _data_list, "info": _data_info, "prepare": _data_prepare}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_DATA_HELP)
+        raise SystemExit(0 if arguments else 2)
+    if arguments[0] not in actions:
+        raise ValueError(f"there is no action {arguments[0]!r}; expected one of {', '.join(actions)}")
+    return actions[arguments[0]](arguments[1:])
+
+
+def _data_list(arguments: Sequence[str]) -> dict[str, Any]:
+    from rheobase.data import list_datasets
+
+    _parse(DataListArguments, arguments, "rheobase data list")
+    rows = [{"name": name, **_known(name)} for name in list_datasets()]
+    for row in rows:
+        print(f"{row['name']:<20} {row['kind']:<10} {'here' if row['here'] else 'missing'}")
+    return {"data": rows}
+
+
+def _known(name: str) -> dict[str, Any]:
+    """Kind of a data set, and whether it is here: nothing to download, or a path of its layout exists."""
+    from rheobase.data import about, files_of
+
+    try:
+        known = about(name)
+    except ValueError:  # registered without
+        return {"kind": "unknown", "here": False}
+    return {"kind": known.kind, "here": not known.layout or bool(files_of(name))}
+
+
+def _data_info(arguments: Sequence[str]) -> dict[str, Any]:
+    from rheobase.data import about, data_root, files_of
+
+    given = _parse(DataInfoArguments, arguments, "rheobase data info")
+    known, found = about(given.name), [str(path) for path in files_of(given.name)]
+    here, root = not known.layout or bool(found), data_root()
+    for key in ("title", "kind", "source", "licence", "citation", "split", "size"):
+        print(f"{key:<10} {getattr(known, key)}")
+    for name, digest in known.checksums.items():
+        print(f"{'checksum':<10} {digest}  {name}")
+    print(f"{'here' if here else 'missing':<10} below {root}")
+    for path in known.layout:
+        print(f"{'':<10} {'found ' if str(root / path) in found else 'absent'} {path}")
+    about_it = {**asdict(known), "checksums": dict(known.checksums)}
+    return {"name": given.name, **about_it, "root": str(root), "here": here, "found": found}
+
+
+def _data_prepare(arguments: Sequence[str]) -> dict[str, Any]:
+    from rheobase.data import load, options_of
+
+    given = _parse(DataPrepareArguments, arguments, "rheobase data prepare")
+    options: dict[str, Any] = {"download": given.download}
+    if given.T is not None:
+        options["T"] = given.T
+    with _rows_done(given.name) as on_progress:
+        if "on_progress" in options_of(given.name):
+            options["on_progress"] = on_progress
+        loaded = load(given.name, **options)
+    sizes = {
+        part: len(getattr(loaded, part))
+        for part in ("train", "test")
+        if hasattr(getattr(loaded, part, None), "__len__")
+    }
+    print(", ".join([f"{given.name} is ready", *(f"{size} in {part}" for part, size in sizes.items())]))
+    return {"name": given.name, **sizes}
+
+
+@contextmanager
+def _rows_done(name: str) -> Any:
+    """A callback that shows rows being made: a moving bar on a terminal, a line every tenth elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not Console().is_terminal:
+        told = -1
+
+        def line(done: int, total: int) -> None:
+            nonlocal told
+            tenth = 10 * done // total
+            if tenth != told:
+                told = tenth
+                print(f"{name}: {done} of {total}", flush=True)
+
+        yield line
+        return
+    with Progress(TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _view(arguments: Sequence[str]) -> dict[str, Any]:
+    from rheobase.report import EventView, save_events
+
+    given = _parse(ViewArguments, arguments, "rheobase view")
+    sensor = None if given.sensor is None else _sensor(given.sensor)
+    from rheobase.data.events import TICKS_PER_SECOND
+    from rheobase.data.formats import read_events
+
+    events = read_events(given.file, sensor=sensor, unit=given.unit)
+    seconds = events.t / TICKS_PER_SECOND[events.unit]
+    view = EventView(seconds, events.x, events.y, events.p, events.sensor, given.file.name)
+    path = save_events(view, given.out or Path(f"{given.file.stem}.html"))
+    width, height = events.sensor
+    print(f"{len(events)} events in {view.seconds:g} s on {width} x {height}, {int(events.p.sum())} of them ON")
+    print(f"view {path}")
+    return {
+        "file": str(given.file),
+        "events": len(events),
+        "seconds": view.seconds,
+        "sensor": [width, height],
+        "on": int(events.p.sum()),
+        "view": str(path),
+    }
+
+
+def _sensor(text: str) -> tuple[int, int]:
+    try:
+        width, height = map(int, text.split(","))
+    except ValueError:
+        raise ValueError(f"--sensor is {text!r}; expected W,H such as 34,34") from None
+    return width, height
+
+
 @contextmanager
 def _progress(epochs: int) -> Any:
     """Callbacks that show a training: a moving bar on a terminal, one plain line an epoch elsewhere."""
@@ -252,6 +432,8 @@ VERBS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
     "train": _train,
     "eval": _eval,
     "report": _report,
+    "data": _data,
+    "view": _view,
     "list": _list,
 }
 
@@ -276,11 +458,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         keep_memory()
         result = VERBS[verb](rest)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"rheobase {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"rheobase {verb}: interrupted; go on with `rheobase train --resume RUN`", file=sys.stderr)
+        again = "go on with `rheobase train --resume RUN`" if verb == "train" else "the same command goes on"
+        print(f"rheobase {verb}: interrupted; {again}", file=sys.stderr)
         return 130
     if "--json" in rest:
         print(json.dumps(result))

@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from rheobase.data.encode import direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
+from rheobase.data.encode import (
+    burst,
+    delta,
+    direct,
+    encode,
+    get_encoder,
+    latency,
+    list_encoders,
+    log_latency,
+    phase,
+    poisson,
+)
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 SPIKING = [name for name in list_encoders() if get_encoder(name).binary]
@@ -86,7 +97,9 @@ def test_spiking_encoders_refuse_what_is_no_intensity(name, wrong):
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="no encoder 'posson'; choose one of direct, latency, log_latency, poisson"):
+    with pytest.raises(
+        ValueError, match="no encoder 'posson'; choose one of burst, direct, latency, log_latency, phase, poisson"
+    ):
         encode("posson", torch.ones(1), 1)
 
 
@@ -236,3 +249,106 @@ def test_log_latency_clips_to_the_last_step():
 def test_log_latency_refuses(options, message):
     with pytest.raises(ValueError, match=message):
         log_latency(torch.ones(1), 3, **options)
+
+
+# phase
+
+
+def test_phase_fires_the_bits_of_a_byte():
+    byte = torch.arange(256)
+    spikes = phase(byte / 255, 16)
+    bits = [[int(bit) for bit in f"{b:08b}"] for b in range(256)]
+    assert spikes[:8].T.tolist() == bits
+    assert torch.equal(spikes[8:], spikes[:8])
+    weights = 2.0 ** -torch.arange(1, 9)
+    assert torch.equal(weights @ spikes[:8], byte / 256)
+
+
+@given(x=images, T=steps, phases=st.integers(1, 16))
+def test_a_period_of_phases_tells_the_intensity(x, T, phases):
+    spikes = phase(x, phases + T, phases)
+    weights = 2.0 ** (phases - 1 - torch.arange(phases, dtype=torch.float64))
+    level = torch.tensordot(weights, spikes[:phases].double(), dims=1)
+    assert ((level / (2**phases - 1) - x).abs() <= 0.5 / (2**phases - 1) + 1e-6).all()
+    assert torch.equal(spikes[phases:], phase(x, T, phases))
+
+
+@pytest.mark.parametrize("phases", [0, 17])
+def test_phase_refuses_a_number_of_digits(phases):
+    with pytest.raises(ValueError, match=f"binary digits from 1 to 16, got {phases}"):
+        phase(torch.ones(1), 4, phases)
+
+
+# burst
+
+
+def test_burst_example():
+    spikes = burst(torch.tensor([1.0, 0.5, 0.2, 0.0]), 20, n_max=4, t_min=2, t_max=6)
+    times = [row.nonzero()[:, 0].tolist() for row in spikes.T]
+    assert times == [[0, 2, 4, 6], [0, 4], [0], []]
+
+
+@given(x=images, T=st.integers(1, 40), n_max=st.integers(1, 6), t_min=st.integers(1, 4), longer=st.integers(0, 5))
+def test_burst_follows_its_formula(x, T, n_max, t_min, longer):
+    spikes = burst(x, T, n_max, t_min, t_min + longer).flatten(1).T
+    for value, row in zip(x.flatten().numpy(), spikes, strict=True):
+        interval = int(np.ceil(np.float32(t_min + longer) - np.float32(longer) * value))
+        count = int(np.ceil(np.float32(n_max) * value))
+        assert row.nonzero()[:, 0].tolist() == [k * interval for k in range(count) if k * interval < T]
+
+
+def test_burst_fits_by_default():
+    x = torch.linspace(0, 1, 50)
+    assert torch.equal(burst(x, 10).sum(0), (5 * x).ceil())
+    assert torch.equal(burst(x, 32).sum(0), (5 * x).ceil())
+
+
+@pytest.mark.parametrize("options", [{"n_max": 0}, {"t_min": 0}, {"t_min": 4, "t_max": 3}])
+def test_burst_refuses(options):
+    with pytest.raises(ValueError, match="expected n_max >= 1 and 1 <= t_min <= t_max, got n_max="):
+        burst(torch.ones(1), 3, **options)
+
+
+# delta
+
+
+def test_delta_example():
+    signal = torch.tensor([0.0, 0.4, 0.6, 1.0, 1.1, 0.9, 0.4, -2.0])
+    spikes = delta(signal, 0.5)
+    assert spikes.shape == (8, 2)
+    assert spikes[:, 1].tolist() == [0, 0, 1, 0, 1, 0, 0, 0]
+    assert spikes[:, 0].tolist() == [0, 0, 0, 0, 0, 0, 1, 1]
+
+
+@given(
+    x=arrays(np.float64, array_shapes(min_dims=1, max_dims=3, max_side=8), elements=st.floats(-9, 9)),
+    threshold=st.floats(0.1, 3),
+)
+def test_delta_keeps_the_signal_within_the_threshold_of_what_was_sent(x, threshold):
+    spikes = delta(torch.from_numpy(x), threshold)
+    assert not (spikes[:, 0] * spikes[:, 1]).any()
+    assert not spikes[0].any()
+    sent = x[0].copy()
+    for now, (off, on) in zip(x, spikes.numpy(), strict=True):
+        assert ((now - sent)[on > 0] >= threshold).all()
+        assert ((now - sent)[off > 0] <= -threshold).all()
+        sent = np.where(on + off > 0, now, sent)
+        assert (np.abs(now - sent) < threshold).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_delta_keeps_dtype_shape_and_input(dtype):
+    x = torch.randn(6, 3, 2, generator=seeded()).to(dtype)
+    before = x.clone()
+    spikes = delta(x, 0.5)
+    assert (spikes.dtype, spikes.shape) == (dtype, (6, 2, 3, 2))
+    assert torch.equal(x, before)
+    assert torch.equal(spikes, delta(x.double(), 0.5).to(dtype))
+    assert delta(x[:0], 0.5).shape == (0, 2, 3, 2)
+
+
+def test_delta_refuses():
+    with pytest.raises(ValueError, match="threshold must be positive, got 0"):
+        delta(torch.ones(2), 0.0)
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        delta(torch.tensor([0.0, float("nan")]), 1.0)

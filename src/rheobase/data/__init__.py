@@ -32,7 +32,19 @@ from rheobase.data.adapters import from_pyg, from_tonic, from_torchvision
 from rheobase.data.cache import cache_folder, cached_array, cached_frames
 from rheobase.data.cochlea import Cochlea
 from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
-from rheobase.data.encode import Encoder, direct, encode, get_encoder, latency, list_encoders, log_latency, poisson
+from rheobase.data.encode import (
+    Encoder,
+    burst,
+    delta,
+    direct,
+    encode,
+    get_encoder,
+    latency,
+    list_encoders,
+    log_latency,
+    phase,
+    poisson,
+)
 from rheobase.data.events import EVENT, Events
 from rheobase.data.fetch import data_root
 from rheobase.data.folds import stratified_folds
@@ -54,7 +66,7 @@ from rheobase.data.imagenet import ImageFolder, ImageFolders
 from rheobase.data.omniglot import Drawings, Episode, Episodes, Omniglot
 from rheobase.data.planetoid import Graph
 from rheobase.data.recordings import EventDataset, Recordings
-from rheobase.data.registry import About, about, folds_of, list_datasets, load, options_of, register
+from rheobase.data.registry import About, about, files_of, folds_of, list_datasets, load, options_of, register
 from rheobase.data.simulate import MovingImageSensor
 from rheobase.data.transforms import (
     CenterCrop,
@@ -159,6 +171,7 @@ __all__ = [
     "UniformNoise",
     "about",
     "batches",
+    "burst",
     "cache_folder",
     "cached_array",
     "cached_frames",
@@ -166,6 +179,7 @@ __all__ = [
     "crop",
     "cutout",
     "data_root",
+    "delta",
     "denoise",
     "direct",
     "downsample",
@@ -174,6 +188,7 @@ __all__ = [
     "drop_by_area",
     "drop_by_time",
     "encode",
+    "files_of",
     "flip_polarity",
     "flip_time",
     "flip_x",
@@ -194,6 +209,7 @@ __all__ = [
     "load",
     "log_latency",
     "options_of",
+    "phase",
     "poisson",
     "random_crop",
     "random_cutout",

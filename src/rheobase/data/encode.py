@@ -2,6 +2,8 @@
 
 `direct` repeats any real values, usually standardised ones. The others emit spikes in {0, 1} and read intensities in
 [0, 1]. Half-precision intensities are compared in float32, so every dtype sees the same rates and times.
+
+`delta` is apart: it reads signals that have a time axis already.
 """
 
 from collections.abc import Callable
@@ -86,6 +88,101 @@ def log_latency(
     return _fire_once(time.round().clamp_max(T - 1), intensity > threshold, T).to(x.dtype)
 
 
+def phase(x: Float[Tensor, "*shape"], T: int, phases: int = 8) -> Float[Tensor, "T *shape"]:
+    r"""Fire the binary digits of the intensity, the greatest first, over and over: weighted spikes.
+
+    With $n = \mathrm{round}((2^K - 1) x)$, halves to even, and K = `phases`, the spike at step t is the digit of n that
+    is worth $2^{K-1-(t \bmod K)}$; so a byte fires its own bits. A period adds up to
+    $\sum_k 2^{-(1+k)} s_k = n / 2^K$. A T that is no multiple of K cuts the last period off.
+
+    Source: J. Kim, H. Kim, S. Huh, J. Lee, K. Choi, "Deep neural networks with weighted spikes", Neurocomputing 311,
+    373-386, 2018.
+
+    Args:
+        x: intensities in [0, 1].
+        T: steps.
+        phases: digits K, 1 to 16.
+
+    Raises:
+        ValueError: T < 1, phases outside 1 .. 16, or an x outside [0, 1] or NaN.
+    """
+    _check_steps("phase", T)
+    if not 1 <= phases <= 16:
+        raise ValueError(f"phase: phases is a number of binary digits from 1 to 16, got {phases}")
+    level = (_intensity("phase", x) * (2**phases - 1)).round().to(torch.int32)
+    worth = phases - 1 - torch.arange(T, dtype=torch.int32, device=x.device) % phases
+    return ((level >> worth.view(T, *[1] * x.ndim)) & 1).to(x.dtype)
+
+
+def burst(
+    x: Float[Tensor, "*shape"], T: int, n_max: int = 5, t_min: int = 2, t_max: int | None = None
+) -> Float[Tensor, "T *shape"]:
+    r"""Fire one burst from the first step on, of more spikes at shorter intervals for brighter pixels.
+
+    $N = \lceil n_{max} x \rceil$ spikes at steps 0, I, 2 I and so on with
+    $I = \lceil t_{max} - (t_{max} - t_{min}) x \rceil$; those beyond the last step are lost. Pixels at 0 never fire.
+
+    Source: W. Guo, M. E. Fouda, A. M. Eltawil, K. N. Salama, "Neural coding in spiking neural networks: a comparative
+    study for robust neuromorphic systems", Frontiers in Neuroscience 15, 638474, 2021, after S. Park, S. Kim, H. Choe,
+    S. Yoon, "Fast and efficient information transmission with burst spikes in deep spiking neural networks", DAC 2019.
+
+    Args:
+        x: intensities in [0, 1].
+        T: steps.
+        n_max: spikes of intensity 1.
+        t_min: steps between spikes at intensity 1.
+        t_max: steps between spikes towards intensity 0; None takes T // n_max, or t_min if that is more: no spike is
+            lost then, unless t_min itself is too long.
+
+    Raises:
+        ValueError: T < 1, n_max < 1, t_min < 1, t_max < t_min, or an x outside [0, 1] or NaN.
+    """
+    _check_steps("burst", T)
+    longest = max(t_min, T // max(n_max, 1)) if t_max is None else t_max
+    if n_max < 1 or not 1 <= t_min <= longest:
+        raise ValueError(
+            f"burst: expected n_max >= 1 and 1 <= t_min <= t_max, got n_max={n_max}, t_min={t_min}, t_max={t_max}"
+        )
+    intensity = _intensity("burst", x)
+    count = (n_max * intensity).ceil()
+    interval = (longest - (longest - t_min) * intensity).ceil()
+    step = torch.arange(T, dtype=interval.dtype, device=x.device).view(T, *[1] * x.ndim)
+    return ((step % interval == 0) & (step < count * interval)).to(x.dtype)
+
+
+def delta(x: Float[Tensor, "T *shape"], threshold: float) -> Float[Tensor, "T 2 *shape"]:
+    """Fire when a signal has moved by the threshold since it last fired: send-on-delta.
+
+    The reference starts at x[0]. A step with x - reference >= threshold fires ON, one with reference - x >= threshold
+    fires OFF, and the reference becomes x. So at every step the signal lies within the threshold of what was last
+    sent. Axis 1 of the result is OFF, ON, as in frames of events; the first step is silent.
+
+    Not known to `encode`, as signals have a time axis already.
+
+    Source: M. Miskowicz, "Send-on-delta concept: an event-based data reporting strategy", Sensors 6(1), 49-63, 2006.
+
+    Args:
+        x: real values, time first.
+        threshold: positive, in units of x.
+
+    Raises:
+        ValueError: a threshold that is not positive, or a signal with NaN or Inf.
+    """
+    if not threshold > 0:
+        raise ValueError(f"delta: threshold must be positive, got {threshold}")
+    if not x.isfinite().all():
+        raise ValueError("delta: x holds NaN or Inf; expected finite values")
+    signal = x if x.dtype == torch.float64 else x.float()
+    spikes = x.new_zeros(x.shape[0], 2, *x.shape[1:])
+    reference = signal[:1].squeeze(0)
+    for now, (off, on) in zip(signal, spikes, strict=True):
+        moved = now - reference
+        off.copy_(moved <= -threshold)
+        on.copy_(moved >= threshold)
+        reference = torch.where(moved.abs() >= threshold, now, reference)
+    return spikes
+
+
 @dataclass(frozen=True)
 class Encoder:
     """An encoder and its traits; calling it encodes with the function's default options.
@@ -106,9 +203,11 @@ class Encoder:
 
 
 _ENCODERS = {
+    "burst": Encoder(burst, binary=True, stochastic=False),
     "direct": Encoder(direct, binary=False, stochastic=False),
     "latency": Encoder(latency, binary=True, stochastic=False),
     "log_latency": Encoder(log_latency, binary=True, stochastic=False),
+    "phase": Encoder(phase, binary=True, stochastic=False),
     "poisson": Encoder(poisson, binary=True, stochastic=True),
 }
 

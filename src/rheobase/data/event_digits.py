@@ -28,7 +28,7 @@ _ABOUT = About(
     ),
     split="as MNIST: 60000 for training, 10000 for testing",
     size="11.6 MB (MNIST); the frames take 1.6 GB on the disk at T=10",
-    layout=("mnist/MNIST/raw/*-ubyte.gz", "MNIST/raw/*-ubyte.gz"),
+    layout=("mnist/MNIST/raw", "MNIST/raw"),
 )
 
 

@@ -3,6 +3,8 @@
 An event is one int64, `t << 33 | pixel << 1 | polarity`, pixel = row * width + column: sorting the numbers sorts by
 time, then row, then column, OFF before ON. Positions count in 1/1024 pixel, log intensities in 2**-16, times in
 microseconds.
+
+Run from a copy in `$RHEOBASE_KERNELS`, where numba keeps the machine code; see `simulate`.
 """
 
 from typing import no_type_check
@@ -10,7 +12,9 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-OPTIONS = {"error_model": "numpy", "boundscheck": False, "fastmath": False, "nogil": True}
+CACHE: bool
+"""Whether to keep the machine code beside this file; set by who runs it."""
+OPTIONS = {"error_model": "numpy", "boundscheck": False, "fastmath": False, "nogil": True, "cache": CACHE}
 PIXEL_BITS, TIME_SHIFT = 32, 33
 POSITION_BITS = 10
 LEVELS = 255 << 8

@@ -3,10 +3,14 @@
 import difflib
 import fnmatch
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, overload
+
+from rheobase.data.fetch import data_root
 
 Loader = TypeVar("Loader", bound=Callable[..., Any])
 
@@ -119,6 +123,7 @@ def options_of(name: str) -> tuple[str, ...]:
     return tuple(inspect.signature(_find("options_of", name)).parameters)
 
 
+<<<<<<< HEAD
 def folds_of(name: str) -> int:
     """How many folds a data set is cross-validated with, 0 if it has a split of its own.
 
@@ -127,6 +132,16 @@ def folds_of(name: str) -> int:
     """
     _find("folds_of", name)
     return _FOLDS[name]
+=======
+def files_of(name: str, root: str | os.PathLike[str] | None = None) -> tuple[Path, ...]:
+    """Which paths of a data set's layout exist below the data root; none of an absent one.
+
+    Raises:
+        ValueError: as `about`.
+    """
+    paths = (data_root(root) / path for path in about(name).layout)
+    return tuple(path for path in paths if path.exists())
+>>>>>>> cache
 
 
 def _find(caller: str, name: str) -> Callable[..., Any]:

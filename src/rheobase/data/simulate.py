@@ -17,10 +17,12 @@ datasets to spiking neuromorphic datasets using saccades", Frontiers in Neurosci
 
 import hashlib
 import math
+import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -205,15 +207,13 @@ class MovingImageSensor:
                 f"MovingImageSensor.frames: expected {len(images)} seeds in [0, 2**32), one per image, "
                 f"got {len(checked)}" + (f" in {checked.min()} .. {checked.max()}" if len(checked) else "")
             )
-        from rheobase.data.moving_image import frames_of
-
         width, height = self.sensor
         out = np.zeros((len(images), T, 2, height * width), np.uint8)
         made = _prepared(self, images.shape[1:])
 
         def fill(start: int) -> None:
             part = slice(start, start + _CHUNK)
-            frames_of(
+            _kernels().frames_of(
                 images[part], np.empty(made.canvas, np.int64), made.corner, checked[part], *made.arguments, out[part]
             )
 
@@ -237,19 +237,27 @@ class MovingImageSensor:
     def _recorded(self, image: np.ndarray, seed: int) -> Events:
         if not 0 <= seed < _SEED_LIMIT:
             raise ValueError(f"MovingImageSensor.record: seed must lie in [0, 2**32), got {seed}")
-        from rheobase.data.moving_image import PIXEL_BITS, TIME_SHIFT, events_of
-
+        kernels = _kernels()
         made = _prepared(self, image.shape)
         found, count = np.empty(0, np.int64), 1 << 14
         while count > len(found):
             found = np.empty(count, np.int64)
-            count = events_of(image, np.empty(made.canvas, np.int64), made.corner, seed, *made.arguments, found)
+            count = kernels.events_of(image, np.empty(made.canvas, np.int64), made.corner, seed, *made.arguments, found)
         numbers = np.sort(found[:count])
         array = np.empty(count, EVENT)
-        array["t"] = numbers >> TIME_SHIFT
-        array["y"], array["x"] = np.divmod((numbers >> 1) & (2**PIXEL_BITS - 1), self.sensor[0])
+        array["t"] = numbers >> kernels.TIME_SHIFT
+        array["y"], array["x"] = np.divmod((numbers >> 1) & (2**kernels.PIXEL_BITS - 1), self.sensor[0])
         array["p"] = numbers & 1
         return Events(array, self.sensor, "us")
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> ModuleType:
+    """`moving_image`, run from the folder of generated kernels, where its machine code is kept."""
+    from rheobase.scan.run_cpu import compiling, kernel_module, toolchain
+
+    with compiling:
+        return kernel_module(pathlib.Path(__file__).with_name("moving_image.py").read_text("utf-8"), toolchain())
 
 
 def _read(sensor: MovingImageSensor, images: np.ndarray, first_seed: int, k: int) -> Events:
@@ -267,19 +275,18 @@ class _Prepared:
 
 @lru_cache(maxsize=8)
 def _prepared(sensor: MovingImageSensor, shape: tuple[int, int]) -> _Prepared:
-    from rheobase.data.moving_image import LEVELS, POSITION_BITS
-
+    unit, levels = 2 ** _kernels().POSITION_BITS, _kernels().LEVELS
     width, height = sensor.sensor
     duration = sensor.path.duration_us
     times = np.append(np.arange(0, duration, sensor.step_us), duration)
     # Pixel (x, y) sees the image at (x, y) minus the shift of the image.
     margin = np.array([(width - shape[1]) // 2, (height - shape[0]) // 2])
-    places = np.rint(-sensor.path.positions(times) * 2**POSITION_BITS).astype(np.int64)
-    cell, fraction = places >> POSITION_BITS, places & (2**POSITION_BITS - 1)
+    places = np.rint(-sensor.path.positions(times) * unit).astype(np.int64)
+    cell, fraction = np.divmod(places, unit)
     # The canvas holds the image and all that any pixel sees; its corner lies at column and row `low` of the sensor.
     low = np.minimum(cell.min(axis=0), margin)
     high = np.maximum(cell.max(axis=0) + np.array((width + 1, height + 1)), margin + shape[::-1])
-    level = np.log(np.arange(LEVELS + 1) / LEVELS + sensor.eps)
+    level = np.log(np.arange(levels + 1) / levels + sensor.eps)
     drawn = np.random.RandomState(sensor.seed).standard_normal((2, height, width))
     thresholds = sensor.theta * np.maximum(1 + sensor.mismatch * drawn, 0.1) * _CONTRAST_UNIT
     rise, fall = np.rint(thresholds).astype(np.int64)

@@ -35,18 +35,8 @@ CURVE_KINDS = {"train": "faint", "validation": "strong"}
 
 def render(report: RunReport) -> str:
     """The whole page as one HTML document: style and figures inside, no script, nothing fetched."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "percent": _percent,
-        "count": _count,
-        "number": _number,
-        "rate": _rate,
-        "duration": _duration,
-    }
-    template = environment.from_string(resources.files("rheobase.report").joinpath("page.html").read_text("utf-8"))
-    return template.render(
+    return filled(
+        "page.html",
         report=report,
         curves=_curves(report),
         confusion=_confusion(report),
@@ -64,13 +54,42 @@ def write(report: RunReport, path: str | os.PathLike[str]) -> Path:
     Raises:
         FileNotFoundError: the folder of `path` does not exist.
     """
+    return write_whole(path, render(report).encode("utf-8", errors="replace"))
+
+
+def filled(template: str, **values: Any) -> str:
+    """A template of this room, filled in."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(lambda name: resources.files("rheobase.report").joinpath(name).read_text("utf-8")),
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "count": _count,
+        "number": _number,
+        "rate": _rate,
+        "duration": _duration,
+    }
+    return environment.get_template(template).render(values)
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write a file, whole or not at all.
+
+    Raises:
+        FileNotFoundError: the folder of `path` does not exist.
+    """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"report.write: no folder {path.parent} for {path.name}; make it first")
-    page = render(report)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        draft.write_text(page, encoding="utf-8", errors="replace")
+        draft.write_bytes(data)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
