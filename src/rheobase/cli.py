@@ -1,4 +1,4 @@
-"""The command line: `rheobase train | eval | report | data | view | list`. Thin: a verb is a function of the library.
+"""The command line: `rheobase train | eval | report | floor | data | view | list`. Thin: a verb is a function of the library.
 
 Each verb takes `--json` and then prints its result as one JSON object on the last line of standard output. Whatever the
 user can mend ends in one message on standard error and exit code 2.
@@ -73,13 +73,27 @@ class DataInfoArguments:
 
 
 @dataclass(frozen=True)
+class FloorOptions:
+    """What happens around the measurement."""
+
+    download: bool = False
+    """Fetch the data set from its official source if it is not on this machine."""
+    results: Path | None = None
+    """A CSV file to append the measured rows to."""
+    json: bool = False
+    """Print the result as one JSON object on the last line."""
+
+
+@dataclass(frozen=True)
 class DataPrepareArguments:
     """Load a data set once, so that what it keeps on the disk is there when it is trained on."""
 
     name: Annotated[str, tyro.conf.Positional]
     """Data set."""
     T: int | None = None
-    """Steps of its sequences, for sets that take it."""
+    """Steps of its sequences; recordings become frames only if it is given."""
+    size: int | None = None
+    """Pixels of a side (channels of sound) that the frames of recordings are summed to; None keeps all."""
     download: bool = False
     """Fetch the data set from its official source if it is not on this machine."""
     json: bool = False
@@ -137,6 +151,7 @@ _USAGE = """usage: rheobase VERB ...
   train RECIPE   train a recipe, make a run folder; --resume RUN goes on with a stopped one
   eval RUN       measure a run on its test split, or classify your own images
   report RUN     write report.html into a run
+  floor RECIPE   what a linear classifier and the nearest neighbour reach on a recipe's samples
   data list      data sets: kind, here or missing; info NAME tells more, prepare NAME makes what it keeps
   view FILE      draw a file of events as .gif, .png or .html
   list [KIND]    models, neurons, recipes, data
@@ -214,7 +229,8 @@ def _finished(run: Any, result: dict[str, Any], wants_report: bool) -> dict[str,
 
     found = {"run": str(run.path), **result}
     print(
-        f"test accuracy {result['test_accuracy']:.2%} on {result['test_count']} samples ({result['checkpoint']} epoch)"
+        f"test accuracy {result['test_accuracy']:.2%} on {result['test_count']} samples ({result['checkpoint']} epoch"
+        + (f", {len(result['folds'])} folds)" if "folds" in result else ")")
     )
     print(f"run {run.path}")
     if wants_report:
@@ -257,6 +273,33 @@ def _report(arguments: Sequence[str]) -> dict[str, Any]:
     path = recipes.report(RunFolder.open(given.run), which=given.checkpoint)
     print(f"report {path}")
     return {"run": str(given.run), "report": str(path)}
+
+
+def _floor(arguments: Sequence[str]) -> dict[str, Any]:
+    from rheobase import recipes
+
+    names = ", ".join(recipes.list_recipes())
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: rheobase floor RECIPE [--FIELD VALUE ...] [--results FILE.csv]\n\nrecipes: {names}")
+        raise SystemExit(0 if arguments else 2)
+    name, rest = arguments[0], arguments[1:]
+    default = recipes.recipe(name)()
+
+    @dataclass(frozen=True)
+    class Arguments:
+        """Measure trivial methods on the samples of a recipe: a linear classifier, the nearest neighbour."""
+
+        config: recipes.Classification
+        options: FloorOptions = FloorOptions()
+
+    given = _parse(Arguments, rest, f"rheobase floor {name}", Arguments(default))
+    found = recipes.floors(given.config, download=given.options.download)
+    for method, value in found.items():
+        if method != "count":
+            print(f"{method:<14} {value:.2%} on {found['count']} samples")
+    if given.options.results is not None:
+        recipes.record_floors(name, given.config, found, given.options.results)
+    return {"recipe": name, **found}
 
 
 def _list(arguments: Sequence[str]) -> dict[str, Any]:
@@ -327,16 +370,21 @@ def _data_info(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _data_prepare(arguments: Sequence[str]) -> dict[str, Any]:
-    from rheobase.data import load, options_of
+    from rheobase.data import EventDataset, list_datasets, load, options_of
 
     given = _parse(DataPrepareArguments, arguments, "rheobase data prepare")
     options: dict[str, Any] = {"download": given.download}
-    if given.T is not None:
+    known = options_of(given.name) if given.name in list_datasets() else ()
+    if given.T is not None and "T" in known:
         options["T"] = given.T
     with _rows_done(given.name) as on_progress:
-        if "on_progress" in options_of(given.name):
+        if "on_progress" in known:
             options["on_progress"] = on_progress
         loaded = load(given.name, **options)
+        if isinstance(loaded, EventDataset) and given.T is not None:
+            loaded = loaded.frames(given.T, size=given.size, on_progress=on_progress)
+        elif given.size is not None or (given.T is not None and "T" not in known):
+            raise ValueError(f"{given.name} takes neither --size nor, without recordings, --T; leave them out")
     sizes = {
         part: len(getattr(loaded, part))
         for part in ("train", "test")
@@ -409,8 +457,9 @@ def _progress(epochs: int) -> Any:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     def line(metrics: dict[str, Any]) -> str:
+        fold = f"fold {metrics['fold']}  " if "fold" in metrics else ""
         return (
-            f"epoch {metrics['epoch'] + 1}/{epochs}  loss {metrics['train_loss']:.4f}  "
+            f"{fold}epoch {metrics['epoch'] + 1}/{epochs}  loss {metrics['train_loss']:.4f}  "
             f"train {metrics['train_accuracy']:.2%}  validation {metrics['validation_accuracy']:.2%}  "
             f"{metrics['seconds']:.1f} s"
         )
@@ -432,6 +481,7 @@ VERBS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
     "train": _train,
     "eval": _eval,
     "report": _report,
+    "floor": _floor,
     "data": _data,
     "view": _view,
     "list": _list,

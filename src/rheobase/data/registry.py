@@ -123,7 +123,6 @@ def options_of(name: str) -> tuple[str, ...]:
     return tuple(inspect.signature(_find("options_of", name)).parameters)
 
 
-<<<<<<< HEAD
 def folds_of(name: str) -> int:
     """How many folds a data set is cross-validated with, 0 if it has a split of its own.
 
@@ -132,7 +131,8 @@ def folds_of(name: str) -> int:
     """
     _find("folds_of", name)
     return _FOLDS[name]
-=======
+
+
 def files_of(name: str, root: str | os.PathLike[str] | None = None) -> tuple[Path, ...]:
     """Which paths of a data set's layout exist below the data root; none of an absent one.
 
@@ -141,7 +141,6 @@ def files_of(name: str, root: str | os.PathLike[str] | None = None) -> tuple[Pat
     """
     paths = (data_root(root) / path for path in about(name).layout)
     return tuple(path for path in paths if path.exists())
->>>>>>> cache
 
 
 def _find(caller: str, name: str) -> Callable[..., Any]:

@@ -17,12 +17,10 @@ datasets to spiking neuromorphic datasets using saccades", Frontiers in Neurosci
 
 import hashlib
 import math
-import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,9 +28,11 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from rheobase.data.events import EVENT, Events
+from rheobase.data.kernels import kernels
 from rheobase.data.recordings import Recordings
 
 _SEED_LIMIT = 2**32
+_LOOPS = "moving_image"
 _CONTRAST_UNIT = 2**16
 _CHUNK = 256
 
@@ -213,7 +213,7 @@ class MovingImageSensor:
 
         def fill(start: int) -> None:
             part = slice(start, start + _CHUNK)
-            _kernels().frames_of(
+            kernels(_LOOPS).frames_of(
                 images[part], np.empty(made.canvas, np.int64), made.corner, checked[part], *made.arguments, out[part]
             )
 
@@ -237,27 +237,18 @@ class MovingImageSensor:
     def _recorded(self, image: np.ndarray, seed: int) -> Events:
         if not 0 <= seed < _SEED_LIMIT:
             raise ValueError(f"MovingImageSensor.record: seed must lie in [0, 2**32), got {seed}")
-        kernels = _kernels()
+        loops = kernels(_LOOPS)
         made = _prepared(self, image.shape)
         found, count = np.empty(0, np.int64), 1 << 14
         while count > len(found):
             found = np.empty(count, np.int64)
-            count = kernels.events_of(image, np.empty(made.canvas, np.int64), made.corner, seed, *made.arguments, found)
+            count = loops.events_of(image, np.empty(made.canvas, np.int64), made.corner, seed, *made.arguments, found)
         numbers = np.sort(found[:count])
         array = np.empty(count, EVENT)
-        array["t"] = numbers >> kernels.TIME_SHIFT
-        array["y"], array["x"] = np.divmod((numbers >> 1) & (2**kernels.PIXEL_BITS - 1), self.sensor[0])
+        array["t"] = numbers >> loops.TIME_SHIFT
+        array["y"], array["x"] = np.divmod((numbers >> 1) & (2**loops.PIXEL_BITS - 1), self.sensor[0])
         array["p"] = numbers & 1
         return Events(array, self.sensor, "us")
-
-
-@lru_cache(maxsize=1)
-def _kernels() -> ModuleType:
-    """`moving_image`, run from the folder of generated kernels, where its machine code is kept."""
-    from rheobase.scan.run_cpu import compiling, kernel_module, toolchain
-
-    with compiling:
-        return kernel_module(pathlib.Path(__file__).with_name("moving_image.py").read_text("utf-8"), toolchain())
 
 
 def _read(sensor: MovingImageSensor, images: np.ndarray, first_seed: int, k: int) -> Events:
@@ -275,7 +266,7 @@ class _Prepared:
 
 @lru_cache(maxsize=8)
 def _prepared(sensor: MovingImageSensor, shape: tuple[int, int]) -> _Prepared:
-    unit, levels = 2 ** _kernels().POSITION_BITS, _kernels().LEVELS
+    unit, levels = 2 ** kernels(_LOOPS).POSITION_BITS, kernels(_LOOPS).LEVELS
     width, height = sensor.sensor
     duration = sensor.path.duration_us
     times = np.append(np.arange(0, duration, sensor.step_us), duration)

@@ -26,7 +26,7 @@ def spoken_digits() -> Classification:
 
 @register
 def event_digits() -> Classification:
-    """Three convolutions on MNIST digits that were moved before a simulated event camera: generated events, not N-MNIST.
+    """Three convolutions on MNIST digits moved before a simulated event camera: generated events, not N-MNIST.
 
     Motion: the saccades of Orchard et al. 2015, arXiv:1507.07629. Claim: at least 98.5 % on the 10000 test images, in
     under 30 minutes on two cores. Command: `rheobase train event-digits`
@@ -47,7 +47,8 @@ def nas_tones() -> Classification:
     """Two layers of 128 LIF neurons name eight tones heard by a cochlea in hardware, in noise they were not trained on.
 
     Network: feed-forward net of Cramer et al. 2020, arXiv:1910.07407, with norms. Claim: better than the nearest
-    neighbour of mean rates, 84.6 %, each of 13 levels of noise being left out in turn. Command: `rheobase train nas-tones`
+    neighbour of mean rates, 84.6 %, each of 13 levels of noise being left out in turn.
+    Command: `rheobase train nas-tones`
     """
     return Classification(
         data="nas_tones",
