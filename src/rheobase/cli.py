@@ -1,4 +1,4 @@
-"""The command line: `rheobase train | eval | report | floor | data | view | list`. Thin: a verb is a function of the library.
+"""The command line: `rheobase train | eval | report | floor | data | view | list`, each verb a function of the library.
 
 Each verb takes `--json` and then prints its result as one JSON object on the last line of standard output. Whatever the
 user can mend ends in one message on standard error and exit code 2.
