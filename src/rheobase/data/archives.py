@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 from uuid import uuid4
 
 _SIZE_LIMIT = 1 << 38  # 256 GiB: all of ImageNet fits
@@ -23,7 +23,7 @@ class Entry:
 
     name: str
     size: int
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], Any]
 
 
 @contextmanager
@@ -104,13 +104,7 @@ def _tarred(archive: Path, opened: tarfile.TarFile) -> Iterator[Entry]:
         if not (info.isfile() or info.isdir()):
             raise ValueError(f"{archive}: {info.name} is a link or a device; expected files and folders only")
         if info.isfile():
-            yield Entry(info.name, info.size, partial(_extract, opened, info))
-
-
-def _extract(opened: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    file = opened.extractfile(info)
-    assert file is not None, f"{info.name} is a regular file"
-    return file
+            yield Entry(info.name, info.size, partial(opened.extractfile, info))
 
 
 def _check_name(archive: Path, name: str) -> None:
