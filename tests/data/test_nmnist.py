@@ -85,5 +85,5 @@ def test_missing_recordings_are_counted(tmp_path, write_bin, toy):
     with pytest.raises(ValueError, match="Train: holds 19 recordings, expected 20"):
         toy.read(tmp_path)
     (tmp_path / "nmnist/Train/4/00001.bin").unlink()
-    with pytest.raises(ValueError, match="Train/4: holds no .bin file"):
+    with pytest.raises(ValueError, match=r"Train/4: holds no \.bin file"):
         toy.read(tmp_path)

@@ -110,7 +110,7 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         ValueError: it is damaged, or lacks one.
     """
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             if missing := sorted(set(names) - set(arrays.files)):
                 raise ValueError(f"it lacks {', '.join(missing)}")
             return {name: arrays[name] for name in names}

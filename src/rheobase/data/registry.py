@@ -23,7 +23,7 @@ class About:
         citation: whom to cite.
         split: how training and test samples are told apart, and how many there are of each.
         size: what there is to download, or "nothing".
-        layout: paths below the data root that the loader reads, one a line.
+        layout: every path below the data root that the loader looks at; empty if it needs no files.
         checksums: MD5 or SHA-256 by file name.
     """
 
