@@ -104,3 +104,14 @@ def test_a_changed_byte_in_a_zip_is_found(tmp_path):
     archive.write_bytes(archive.read_bytes().replace(b"first content", b"other content"))
     with pytest.raises(ValueError, match=r"a\.zip: damaged archive .*CRC"):
         read_entries(archive, lambda name: True)
+
+
+def test_a_folder_that_may_not_be_written_is_named(tmp_path, monkeypatch):
+    archive = pack(tmp_path / "a.zip")
+
+    def refuse(self, *_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(type(tmp_path), "mkdir", refuse)
+    with pytest.raises(PermissionError, match=r"a\.zip: cannot be unpacked beside itself .*Read-only"):
+        unpack(archive, "top")

@@ -46,7 +46,9 @@ def sizes(data):
     return [len(data.train), len(data.test)]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "cifar10_jpeg" else name for name in NAMES]
+)
 def test_parts_that_are_here_have_the_stated_sizes(name):
     try:
         data = load(name)
