@@ -60,6 +60,11 @@ FIGURES = {
         "From the import of the library to the first gradient, beyond the imports of torch, its tracer and numba.",
         ("first use", "second process", "4 at once"),
     ),
+    "events": Figure(
+        "Recordings of event cameras",
+        "Median times of making frames, grids and surfaces of a recording, filtering it, and of caching frames.",
+        ("frames by time", "frames by count", "voxel grid", "time surface", "denoise", "cache: build", "cache: read"),
+    ),
     "gpu": Figure(
         "A layer of neurons on a GPU",
         "Median times of one layer of LIF neurons.",

@@ -33,6 +33,19 @@ PEERS: dict[str, Peer] = {
     "snntorch": Peer(("snntorch==1.0.0",)),
     "norse": Peer(("norse==1.1.0", "nir==1.0.8", "nirtorch==2.6", "h5py==3.16.0")),
     "sinabs": Peer(("sinabs==3.1.0", "nir==1.0.8", "nirtorch==2.6", "h5py==3.16.0", "pbr==7.1.3")),
+    "tonic": Peer(
+        (
+            "tonic==1.7.0",
+            "h5py==3.16.0",
+            "importRosbag==1.0.4",
+            "tqdm==4.70.1",
+            "requests==2.32.5",
+            "urllib3==2.8.0",
+            "idna==3.20",
+            "certifi==2026.10.18",
+            "charset-normalizer==3.5.2",
+        )
+    ),
     "spyx": Peer(("spyx==1.0.0", "jax[cpu]==0.10.2", "flax==0.12.8"), alone=False),
 }
 """Without dependencies where these are torchvision, torchaudio or plotting, which nothing here imports."""

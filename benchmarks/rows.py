@@ -24,12 +24,13 @@ class Row:
     """One contestant in one case and phase; no value where it was not measured, and `note` says why.
 
     Attributes:
-        N: neurons of one step, all samples and layers.
+        N: neurons of one step, all samples and layers; or events, all recordings.
         median_ms: median time; None where memory was measured.
         mib: memory in MiB; None where time was measured.
         ratio: this contestant's value over that of Rheobase, measured in turns with it.
         agreement: what the correctness check saw before anything was timed.
         copy_ms: where it tells something, the time that copying the same bytes takes.
+        million_per_s: of events, where these are what is handled.
     """
 
     benchmark: str
@@ -44,6 +45,7 @@ class Row:
     ratio: float | None = None
     agreement: str = ""
     copy_ms: float | None = None
+    million_per_s: float | None = None
     facts: Facts
     note: str = ""
 

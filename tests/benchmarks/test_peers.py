@@ -30,7 +30,7 @@ def pip(monkeypatch):
 
 
 def test_every_peer_is_pinned():
-    assert PEERS.keys() == {"spikingjelly", "snntorch", "norse", "sinabs", "spyx"}
+    assert PEERS.keys() == {"spikingjelly", "snntorch", "norse", "sinabs", "tonic", "spyx"}
     assert all("==" in requirement for peer in PEERS.values() for requirement in peer.requirements)
 
 

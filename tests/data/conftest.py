@@ -5,6 +5,9 @@ import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+
+from rheobase.data import Events
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -50,3 +53,26 @@ def zip_folder():
         return archive, hashlib.md5(archive.read_bytes()).hexdigest()
 
     return pack
+
+
+@st.composite
+def _recordings(draw, rows=None):
+    """Up to 60 events on a small sensor, often at equal times or pixels, times often negative."""
+    width, height = draw(st.integers(1, 7)), rows or draw(st.integers(1, 5))
+    N, last = draw(st.integers(0, 60)), draw(st.sampled_from([0, 1, 7, 100, 10**12]))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    t = np.sort(random.integers(0, last, N, endpoint=True)) + draw(st.sampled_from([0, -50, 10**15]))
+    p = draw(st.sampled_from([0, 1, 2]))
+    return Events.of(
+        t,
+        random.integers(width, size=N),
+        random.integers(height, size=N),
+        random.integers(2, size=N) if p == 2 else [p] * N,
+        (width, height),
+    )
+
+
+@pytest.fixture(scope="session")
+def recordings():
+    """The strategy of random recordings: `data.draw(recordings())`, or of sensors with so many rows."""
+    return _recordings

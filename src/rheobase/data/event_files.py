@@ -15,7 +15,10 @@ from rheobase.data.recordings import Recordings
 
 @dataclass(frozen=True)
 class EventFiles:
-    """Reads file k of a folder as events: `EventFiles(folder, names, sensor)(k)`."""
+    """Reads file k of a folder as events: `EventFiles(folder, names, sensor)(k)`.
+
+    Events that a published file has out of order are put in the order of their times.
+    """
 
     folder: Path
     names: tuple[str, ...]
@@ -24,9 +27,9 @@ class EventFiles:
 
     def __call__(self, k: int) -> Events:
         """Read recording k."""
-        from rheobase.data.formats import read_events  # type: ignore[import-not-found, unused-ignore]
+        from rheobase.data.formats import read_events
 
-        return read_events(self.folder / self.names[k], sensor=self.sensor, unit=self.unit)
+        return read_events(self.folder / self.names[k], sensor=self.sensor, unit=self.unit, sort=True)
 
 
 def file_recordings(

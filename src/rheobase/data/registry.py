@@ -25,6 +25,7 @@ class About:
         size: what there is to download, or "nothing".
         layout: every path below the data root that the loader looks at; empty if it needs no files.
         checksums: MD5 or SHA-256 by file name.
+        made_from: the registered data set that it is computed from, whose files it needs; empty if from none.
     """
 
     title: str
@@ -36,6 +37,7 @@ class About:
     size: str
     layout: tuple[str, ...] = ()
     checksums: Mapping[str, str] = field(default_factory=dict)
+    made_from: str = ""
 
 
 _LOADERS: dict[str, Callable[..., Any]] = {}
