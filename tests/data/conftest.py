@@ -1,5 +1,7 @@
 import gzip
+import hashlib
 import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -25,6 +27,32 @@ def write_idx():
         return data
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_bin():
+    """Write (t, x, y, p) tuples as 40-bit events: byte x, byte y, then 1 bit polarity and 23 bits microseconds."""
+
+    def write(path, events):
+        words = (struct.pack(">BBI", x, y, p << 23 | t) for t, x, y, p in events)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"".join(word[:2] + word[3:] for word in words))
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def zip_folder():
+    """Pack a folder into a zip beside it, under its own name; return the archive and its MD5."""
+
+    def pack(folder):
+        archive = folder.with_name(f"{folder.name}.zip")
+        with zipfile.ZipFile(archive, "w") as opened:
+            for path in sorted(folder.rglob("*")):
+                opened.write(path, path.relative_to(folder.parent))
+        return archive, hashlib.md5(archive.read_bytes()).hexdigest()
+
+    return pack
 
 
 @st.composite

@@ -1,11 +1,12 @@
 import hashlib
 import http.client
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rheobase.data.fetch import Source, data_root, obtain
+from rheobase.data.fetch import Source, check_md5, data_root, obtain
 
 CONTENT = {"a.gz": b"first file", "b.gz": b"second file"}
 
@@ -127,3 +128,46 @@ def test_downloaded_file_has_ordinary_permissions(tmp_path, mirror):
     place(tmp_path / "plain")
     found = obtain(source(mirror), tmp_path / "root", download=True)
     assert found["a.gz"].stat().st_mode == Path(tmp_path / "plain").stat().st_mode
+
+
+def test_other_forms_serve_instead_and_are_looked_at_first(tmp_path, mirror):
+    packed = replace(source(mirror), instead={"a.gz": ("unpacked", "other.zip")})
+    assert packed.paths("a.gz") == [
+        "toy/raw/unpacked",
+        "toy/raw/other.zip",
+        "toy/raw/a.gz",
+        "toy/raw/a",
+        "raw/unpacked",
+        "raw/other.zip",
+        "raw/a.gz",
+        "raw/a",
+    ]
+    assert packed.layout == (*packed.paths("a.gz"), *packed.paths("b.gz"))
+    place(tmp_path / "raw/b")
+    place(tmp_path / "toy/raw/a.gz")
+    (tmp_path / "toy/raw/unpacked").mkdir()
+    assert obtain(packed, tmp_path)["a.gz"] == tmp_path / "toy/raw/unpacked"
+
+
+def test_a_file_may_have_an_url_of_its_own(tmp_path, mirror):
+    (mirror / "a.gz").rename(mirror / "17")
+    elsewhere = replace(source(mirror), urls={"a.gz": f"{mirror.as_uri()}/17"})
+    found = obtain(elsewhere, tmp_path / "root", download=True)
+    assert found["a.gz"].read_bytes() == CONTENT["a.gz"]
+
+
+def test_what_no_program_can_fetch_is_asked_for_with_page_and_sum(tmp_path):
+    by_hand = replace(source(), page="https://example.org/data")
+    with pytest.raises(FileNotFoundError) as caught:
+        obtain(by_hand, tmp_path, download=True)
+    message = str(caught.value)
+    assert "Where they come from: https://example.org/data" in message
+    assert f"  a.gz: {hashlib.md5(CONTENT['a.gz']).hexdigest()}" in message
+    assert "--download" not in message
+
+
+def test_check_md5(tmp_path):
+    place(tmp_path / "a", b"first file")
+    check_md5(tmp_path / "a", hashlib.md5(b"first file").hexdigest())
+    with pytest.raises(ValueError, match=r"a: 10 bytes with MD5 .*, expected MD5 0+; the file is damaged"):
+        check_md5(tmp_path / "a", "0" * 32)

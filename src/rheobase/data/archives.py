@@ -11,9 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 from uuid import uuid4
 
+# RuntimeError: a zip that is encrypted, or packed in a way that is not known.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+)
 _SIZE_LIMIT = 1 << 38  # 256 GiB: all of ImageNet fits
 
 
@@ -23,7 +33,7 @@ class Entry:
 
     name: str
     size: int
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], Any]
 
 
 @contextmanager
@@ -41,7 +51,7 @@ def entries(archive: Path) -> Iterator[Iterator[Entry]]:
         else:
             with tarfile.open(archive) as opened_tar:
                 yield _tarred(archive, opened_tar)
-    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{archive}: damaged archive ({error}); delete it and download it again") from error
 
 
@@ -63,12 +73,19 @@ def unpack(archive: Path, top: str, limit: int = _SIZE_LIMIT) -> Path:
 
     Raises:
         ValueError: as `entries`; there is no `top` in it, or it holds more than `limit` bytes.
+        PermissionError: nothing may be written beside it.
     """
     target = archive.parent / top
     if target.exists():
         return target
     part = archive.with_name(f".{top}.{uuid4().hex}.part")
-    part.mkdir()
+    try:
+        part.mkdir()
+    except OSError as error:
+        raise PermissionError(
+            f"{archive}: cannot be unpacked beside itself ({error}); unpack {top} where you may write, and point "
+            "RHEOBASE_DATA (or root=) at that folder"
+        ) from error
     try:
         total = 0
         with entries(archive) as found:
@@ -104,13 +121,7 @@ def _tarred(archive: Path, opened: tarfile.TarFile) -> Iterator[Entry]:
         if not (info.isfile() or info.isdir()):
             raise ValueError(f"{archive}: {info.name} is a link or a device; expected files and folders only")
         if info.isfile():
-            yield Entry(info.name, info.size, partial(_extract, opened, info))
-
-
-def _extract(opened: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    file = opened.extractfile(info)
-    assert file is not None, f"{info.name} is a regular file"
-    return file
+            yield Entry(info.name, info.size, partial(opened.extractfile, info))
 
 
 def _check_name(archive: Path, name: str) -> None:

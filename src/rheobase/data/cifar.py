@@ -295,7 +295,7 @@ def _decode_jpegs(path: Path) -> tuple[np.ndarray, np.ndarray]:
         offsets, labels = arrays["offsets"], arrays["labels"]
     images = np.empty((len(labels), 32, 32, 3), np.uint8)
     for k, (start, stop) in enumerate(pairwise(offsets)):
-        with Image.open(io.BytesIO(header + blob[start:stop])) as image:
+        with Image.open(io.BytesIO(header + blob[start:stop]), formats=("JPEG",)) as image:
             images[k] = np.asarray(image)
     return images, labels
 

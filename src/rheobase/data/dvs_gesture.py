@@ -101,9 +101,9 @@ class MillisecondRows:
 
 @functools.lru_cache(maxsize=1)
 def _trial(path: Path) -> Events:
-    from rheobase.data.formats import read_events  # type: ignore[import-not-found, unused-ignore]
+    from rheobase.data.formats import read_events
 
-    return read_events(path, sensor=_SENSOR, unit="us")
+    return read_events(path, sensor=_SENSOR, unit="us", sort=True)
 
 
 def read_gesture_labels(path: Path) -> list[tuple[int, int, int]]:

@@ -9,7 +9,7 @@ import torch
 from rheobase.data.cache import Progress, cached_array
 from rheobase.data.dataset import Dataset, Split
 from rheobase.data.mnist import mnist
-from rheobase.data.registry import About, register
+from rheobase.data.registry import About, about, register
 from rheobase.data.simulate import MovingImageSensor
 
 _TEST_SEED = 60000
@@ -28,7 +28,9 @@ _ABOUT = About(
     ),
     split="as MNIST: 60000 for training, 10000 for testing",
     size="11.6 MB (MNIST); the frames take 1.6 GB on the disk at T=10",
-    layout=("mnist/MNIST/raw", "MNIST/raw"),
+    layout=about("mnist").layout,
+    checksums=about("mnist").checksums,
+    made_from="mnist",
 )
 
 

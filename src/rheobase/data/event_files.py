@@ -15,7 +15,10 @@ from rheobase.data.recordings import Recordings
 
 @dataclass(frozen=True)
 class EventFiles:
-    """Reads file k of a folder as events: `EventFiles(folder, names, sensor)(k)`."""
+    """Reads file k of a folder as events: `EventFiles(folder, names, sensor)(k)`.
+
+    Events that a published file has out of order are put in the order of their times.
+    """
 
     folder: Path
     names: tuple[str, ...]
@@ -24,9 +27,9 @@ class EventFiles:
 
     def __call__(self, k: int) -> Events:
         """Read recording k."""
-        from rheobase.data.formats import read_events  # type: ignore[import-not-found, unused-ignore]
+        from rheobase.data.formats import read_events
 
-        return read_events(self.folder / self.names[k], sensor=self.sensor, unit=self.unit)
+        return read_events(self.folder / self.names[k], sensor=self.sensor, unit=self.unit, sort=True)
 
 
 def file_recordings(
@@ -110,7 +113,7 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         ValueError: it is damaged, or lacks one.
     """
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             if missing := sorted(set(names) - set(arrays.files)):
                 raise ValueError(f"it lacks {', '.join(missing)}")
             return {name: arrays[name] for name in names}

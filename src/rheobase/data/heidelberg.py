@@ -3,20 +3,14 @@
 Format: HDF5, `spikes/times` (seconds) and `spikes/units` (0 to 699) by recording, `labels`, `extra/keys` (class names).
 """
 
-import functools
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import Literal
 
 from rheobase.data.archives import unpack
-from rheobase.data.event_files import files_key
-from rheobase.data.events import Events
 from rheobase.data.fetch import Source, check_md5, obtain
 from rheobase.data.provenance import event_dataset
-from rheobase.data.recordings import EventDataset, Recordings
+from rheobase.data.recordings import EventDataset
 from rheobase.data.registry import About, register
 
 _SENSOR = (700, 1)
@@ -27,17 +21,6 @@ _CITATION = (
     "B. Cramer, Y. Stradmann, J. Schemmel, F. Zenke. The Heidelberg spiking data sets for the systematic evaluation of "
     "spiking neural networks. IEEE TNNLS 33(7), 2744-2757, 2022. doi:10.1109/TNNLS.2020.3044364"
 )
-
-
-@dataclass(frozen=True)
-class SpikeFileRecordings:
-    """Reads recording k of an HDF5 file of spikes, which each process opens once."""
-
-    path: Path
-
-    def __call__(self, k: int) -> Events:
-        """Read recording k."""
-        return _spike_file(self.path, os.getpid())[k]
 
 
 @dataclass(frozen=True)
@@ -56,7 +39,10 @@ class SpikeFiles:
         Raises:
             ValueError: an archive or a file is damaged, or does not have its number of recordings.
             FileNotFoundError, ConnectionError: as `obtain`.
+            ImportError: h5py is missing.
         """
+        from rheobase.data.formats.hdf5 import read_spike_labels, spike_recordings
+
         paths = list(obtain(self.source, root, download).items())
         parts = []
         classes: tuple[str, ...] = ()
@@ -65,24 +51,15 @@ class SpikeFiles:
             if path.suffix == ".zip":
                 check_md5(path, self.source.files[name])
                 path = unpack(path, name.removesuffix(".zip"))
-            spikes = _spike_file(path, os.getpid())
-            if len(spikes) != self.sizes[chosen]:
+            recordings = spike_recordings(path)
+            if len(recordings) != self.sizes[chosen]:
                 raise ValueError(
-                    f"{path}: holds {len(spikes)} recordings, expected {self.sizes[chosen]}; download it again"
+                    f"{path}: holds {len(recordings)} recordings, expected {self.sizes[chosen]}; download it again"
                 )
-            labels = torch.as_tensor(spikes.labels, dtype=torch.int64)
-            classes = classes or tuple(spikes.keys) or tuple(map(str, range(int(labels.max()) + 1)))
-            parts.append(Recordings(SpikeFileRecordings(path), labels, files_key(path.parent, [path.name])))
+            classes = classes or read_spike_labels(path).keys
+            parts.append(recordings)
+        classes = classes or tuple(map(str, range(int(parts[0].y.max()) + 1)))
         return event_dataset(self.source.dataset, self.about, classes, parts[0], parts[1], _SENSOR)
-
-
-@functools.lru_cache(maxsize=8)
-def _spike_file(path: Path, process: int) -> Any:
-    """The opened file; `process` keeps a child from using what its parent opened."""
-    del process
-    from rheobase.data.formats.hdf5 import SpikeFile  # type: ignore[import-not-found, unused-ignore]
-
-    return SpikeFile(path)
 
 
 def _source(dataset: str, sums: dict[str, str]) -> Source:

@@ -270,7 +270,7 @@ _ABOUT = About(
     ),
     split="official: 1281167 train; the 50000 of the validation set as test, as is usual",
     size="144 GB, by hand: the source asks for an account",
-    layout=(*_SOURCE.layout, *(f"{folder}/{_DEVKIT}" for folder in _SOURCE.folders)),
+    layout=_SOURCE.layout,
     checksums={**_ARCHIVES, f"{_DEVKIT}.tar.gz": "fa75699e90414af021442c21a62c3abf"},
 )
 

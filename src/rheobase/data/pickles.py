@@ -43,7 +43,7 @@ class _Unpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed") from None
 
 
-def _dtype(name: str, align: bool = False, copy: bool = False) -> np.dtype:
+def _dtype(name: str, align: int = 0, copy: int = 0) -> np.dtype:
     return np.dtype(name, bool(align), bool(copy))
 
 

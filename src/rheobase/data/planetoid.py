@@ -152,7 +152,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     names = ("x_data", "x_indices", "x_indptr", "x_shape", "edges", "y", "train", "val", "test")
     columns = read_columns(path, names)
     data, indices, indptr, shape, edges, y, train, val, test = columns.values()
-    x = _dense(path, data, indices, indptr, tuple(shape))
+    x = _dense(path, data, indices, indptr, tuple(shape.tolist()))
     return {"x": x, "edges": edges.T, "y": y, "train": np.sort(train), "val": np.sort(val), "test": np.sort(test)}
 
 

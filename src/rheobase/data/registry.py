@@ -27,8 +27,9 @@ class About:
         citation: whom to cite.
         split: how training and test samples are told apart, and how many there are of each.
         size: what there is to download, or "nothing".
-        layout: paths below the data root that the loader reads, one a line.
+        layout: every path below the data root that the loader looks at; empty if it needs no files.
         checksums: MD5 or SHA-256 by file name.
+        made_from: the registered data set that it is computed from, whose files it needs; empty if from none.
     """
 
     title: str
@@ -40,6 +41,7 @@ class About:
     size: str
     layout: tuple[str, ...] = ()
     checksums: Mapping[str, str] = field(default_factory=dict)
+    made_from: str = ""
 
 
 _LOADERS: dict[str, Callable[..., Any]] = {}
