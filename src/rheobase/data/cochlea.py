@@ -27,12 +27,12 @@ _BANDWIDTH = np.pi * 720 * 2**-6 / 36
 """Equivalent rectangular bandwidth of a fourth-order gammatone filter over its decay rate (Hohmann 2002, eq. 14)."""
 
 
-def erb_rate(frequency_hz: np.ndarray | float) -> np.ndarray:
+def erb_rate(frequency_hz: np.ndarray | int | float) -> np.ndarray:
     """Equivalent rectangular bandwidths below a frequency: 21.4 log10(1 + 0.00437 f) (Glasberg and Moore 1990)."""
     return np.asarray(21.4 * np.log10(1 + 0.00437 * np.asarray(frequency_hz)))
 
 
-def erb_frequency(rate: np.ndarray | float) -> np.ndarray:
+def erb_frequency(rate: np.ndarray | int | float) -> np.ndarray:
     """The inverse of `erb_rate`, in Hz."""
     return np.asarray((10 ** (np.asarray(rate) / 21.4) - 1) / 0.00437)
 
@@ -59,9 +59,9 @@ class Cochlea:
     """
 
     channels: int = 64
-    low_hz: float = 80.0
-    high_hz: float = 3600.0
-    gain: float = 600.0
+    low_hz: int | float = 80.0
+    high_hz: int | float = 3600.0
+    gain: int | float = 600.0
     normalise: bool = True
 
     def __post_init__(self) -> None:

@@ -37,8 +37,8 @@ _ABOUT = About(
         "based on event camera with spiking neural networks. Electronics 12(4), 786, 2023. "
         "doi:10.3390/electronics12040786"
     ),
-    split=f"the source's 120 training samples in {FOLDS} folds of 24, 8 of each class, drawn once; its names of the "
-    "classes are numbers",
+    split=f"none official here: the source's 120 training samples in {FOLDS} folds drawn once, each tests 24 (8 of a "
+    "class; classes have numbers for names) and trains on the 96 others",
     size="6.3 MB as columns, 0.1 GB as the source's folder train_self",
     layout=_SOURCE.layout,
     checksums=_SOURCE.files,
@@ -115,6 +115,8 @@ class _Tables:
         try:
             table = np.loadtxt(path, delimiter=",", ndmin=2)
             seconds, x, y, p = table.T
+            if not np.isfinite(table).all():
+                raise ValueError("holds NaN or Inf")
             ticks = np.rint(seconds * (10**6 // _US_PER_TICK)).astype(np.int64)
             return Events.of(ticks * _US_PER_TICK, x, y, p, _SENSOR, sort=True)
         except ValueError as error:
