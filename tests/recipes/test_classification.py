@@ -1,8 +1,27 @@
-import pytest
+import csv
+from dataclasses import replace
 
+import numpy as np
+import pytest
+import torch
+
+from rheobase.data import Dataset, Split, registry
 from rheobase.neurons import PSN, SlidingPSN
-from rheobase.recipes import Classification
-from rheobase.recipes.classification import build
+from rheobase.recipes import (
+    Classification,
+    build,
+    classification,
+    classify,
+    floors,
+    measure,
+    record,
+    record_floors,
+    report,
+    resume,
+    train,
+)
+from rheobase.recipes.floors import LinearFrames
+from rheobase.train import RunFolder, TrainConfig
 
 
 @pytest.mark.parametrize(("neuron", "kind"), [("psn", PSN), ("sliding_psn", SlidingPSN)])
@@ -14,3 +33,146 @@ def test_a_neuron_for_a_fixed_number_of_steps_is_made_for_those_of_the_config(ne
         assert {module.T for module in made} == {3}
     x = task.prepare(task.train.intensities(slice(0, 2)), None)
     assert task.model(x).shape == (3, 2, 10)
+
+
+def sequences(folds):
+    """A registered set of sequences [T, 6] whose class is the half that is active, and the folds it has."""
+
+    def load_folded(*, root=None, download=False, T=5, fold=0):
+        random = torch.Generator().manual_seed(0)
+        y = torch.arange(40) % 2
+        x = torch.randint(0, 3, (40, T, 6), generator=random).byte()
+        x[y == 0, :, :3] += 4
+        x[y == 1, :, 3:] += 4
+        tested = torch.arange(40) % (folds or 4) == fold
+        train, test = (
+            Split(x, y[rows], 1, rows) for rows in (torch.nonzero(~tested)[:, 0], torch.nonzero(tested)[:, 0])
+        )
+        return Dataset("folded", train, test, ("low", "high"), (), (), "", "", "", T=T)
+
+    return load_folded
+
+
+@pytest.fixture
+def folded(monkeypatch):
+    """Makes "folded" a data set of three folds, or "whole" one of none."""
+    monkeypatch.setattr(registry, "_LOADERS", {**registry._LOADERS, "folded": sequences(3), "whole": sequences(0)})
+    monkeypatch.setattr(registry, "_FOLDS", {**registry._FOLDS, "folded": 3, "whole": 0})
+
+
+SMALL = Classification(
+    data="folded",
+    model="feedforward_snn",
+    width=8,
+    T=5,
+    batch_size=10,
+    validation=0.2,
+    threads=1,
+    train=TrainConfig(epochs=6, lr=2e-2, monitor="loss"),
+)
+
+
+@pytest.mark.usefixtures("folded")
+def test_a_network_for_every_fold(tmp_path):
+    lines = []
+    run, result = train("toy", SMALL, tmp_path, on_epoch=lines.append)
+    assert [(line["fold"], line["epoch"]) for line in lines] == [(k, e) for k in range(3) for e in range(6)]
+    assert result["test_count"] == 40
+    assert result["test_accuracy"] == pytest.approx(np.average(result["folds"], weights=[14, 13, 13]))
+    assert result["test_accuracy"] > 0.9
+    assert run.result()["eval"] == result
+    assert measure(run) == result
+    assert resume(run) == result  # nothing is left to do
+    page = report(run).read_text()
+    assert "3 folds" in page
+    path = tmp_path / "rows.csv"
+    record(run, path)
+    with path.open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["metric"], row["model"], row["data"]) == ("cross_validated_accuracy", "feedforward_snn", "folded")
+
+
+@pytest.mark.usefixtures("folded")
+def test_folds_that_were_stopped_are_gone_on_with(tmp_path):
+    _, result = train("toy", SMALL, tmp_path / "whole")
+
+    class StoppedError(Exception): ...
+
+    def stop(line):
+        if (line["fold"], line["epoch"]) == (1, 3):
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train("toy", SMALL, tmp_path / "part", on_epoch=stop)
+    (part,) = (tmp_path / "part/toy").iterdir()
+    with pytest.raises(ValueError, match=r"lacks fold 2; finish it: rheobase train --resume"):
+        measure(RunFolder.open(part))
+    lines = []
+    again = resume(RunFolder.open(part), on_epoch=lines.append)
+    assert [(line["fold"], line["epoch"]) for line in lines] == [(1, 4), (1, 5)] + [(2, e) for e in range(6)]
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+
+
+@pytest.mark.usefixtures("folded")
+def test_one_fold_is_a_run_like_any_other(tmp_path):
+    run, result = train("toy", replace(SMALL, fold=2), tmp_path)
+    assert result["test_count"] == 13
+    assert classify(run, np.zeros((2, 5, 6), np.float32)) == classify(run, np.zeros((2, 5, 6), np.float32))
+    with pytest.raises(ValueError, match=r"networks read \[N, \.\.\.\] = N x \(5, 6\)"):
+        classify(run, np.zeros((2, 6), np.float32))
+
+
+@pytest.mark.usefixtures("folded")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fold": 3}, "fold is 3; expected 0 to 2: folded is cross-validated"),
+        ({"data": "whole", "fold": 0}, "fold is 0; expected None: whole has a split of its own"),
+        ({"fold": 0, "size": 3}, "size is 3; expected None: folded does not consist of recordings"),
+        ({"fold": 0, "encoder": "poisson"}, "expected T=5 and 'direct'"),
+        ({"data": "digits", "T": 2, "size": 4}, "digits does not consist of recordings"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data_raise(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        train("toy", replace(SMALL, **change), tmp_path)
+    assert list(tmp_path.iterdir()) == [] or "encoder" in change
+
+
+def test_graphs_are_not_classified_sample_by_sample(monkeypatch):
+    monkeypatch.setattr(classification, "load", lambda *_, **__: object())
+    with pytest.raises(ValueError, match="data is 'cora', a object; expected a set of samples with class labels"):
+        build(Classification(data="cora", model="feedforward_snn"))
+
+
+def test_a_network_of_vectors_reads_images_as_such():
+    task = build(Classification(model="feedforward_snn", width=8, T=2))
+    x = task.prepare(task.train.intensities(slice(0, 3)), None)
+    assert x.shape == (2, 3, 64)
+    assert task.model(x).shape == (2, 3, 10)
+
+
+@pytest.mark.usefixtures("folded")
+def test_floors_are_of_all_folds_together(tmp_path):
+    found = floors(SMALL)
+    assert found["count"] == 40
+    assert {"linear", "nearest", "nearest_share", "count"} == set(found)
+    assert found["nearest"] == found["nearest_share"] == 1
+    assert found["linear"] == 1
+    record_floors("toy", SMALL, found, tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model"], row["value"], row["tag"]) for row in rows] == [
+        ("linear", "1.0000", "floor"),
+        ("nearest", "1.0000", "floor"),
+        ("nearest_share", "1.0000", "floor"),
+    ]
+
+
+def test_the_linear_floor_is_linear_in_the_whole_sequence():
+    model = LinearFrames(4, 6, 3, scale=2.0)
+    torch.nn.init.normal_(model.weight)
+    torch.nn.init.normal_(model.bias)
+    x = torch.randn(4, 5, 2, 3)
+    expected = x.transpose(0, 1).flatten(1) / 2 @ model.weight.flatten(0, 1) + model.bias
+    assert torch.allclose(model(x).mean(0), expected, atol=1e-5)

@@ -184,7 +184,7 @@ def _dataset(config: Classification, root: Path | None, download: bool) -> Datas
     name = config.data
     options: dict[str, Any] = {"root": root, "download": download}
     folds = folds_of(name) if name in list_datasets() else 0
-    if (config.fold is None) == (folds > 0):
+    if (config.fold is None) == (folds > 0) or (config.fold is not None and not 0 <= config.fold < folds):
         expected = f"0 to {folds - 1}: {name} is cross-validated" if folds else f"None: {name} has a split of its own"
         raise ValueError(f"fold is {config.fold}; expected {expected}")
     if folds:
