@@ -32,6 +32,7 @@ from rheobase.data.formats.checks import (
     agreed_sensor,
     agreed_unit,
     as_events,
+    blaming,
     column_events,
     damaged,
     existing,
@@ -198,15 +199,8 @@ def _opened(path: Path) -> Iterator[Any]:
     """The open file; what the HDF5 library says of a damaged one becomes a ValueError."""
     h5py = _h5py(path)
     size = existing(path).stat().st_size
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except IndexError:
-        raise
-    except Exception as error:  # the library reports damage with many types
-        if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
-            raise
-        raise damaged(path, f"a damaged HDF5 file ({error}) that begins", 0, f"{size} bytes of one") from error
+    with blaming(path, "a damaged HDF5 file", 0, f"{size} bytes of one"), h5py.File(path, "r") as file:
+        yield file
 
 
 def _get(file: Any, name: str) -> Any:
