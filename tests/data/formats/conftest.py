@@ -182,12 +182,6 @@ LAYOUTS = {
 
 
 @pytest.fixture(scope="session")
-def layouts():
-    """By name: suffix, what to tell the reader, and a function that packs rows into bytes."""
-    return LAYOUTS
-
-
-@pytest.fixture(scope="session")
 def rows():
     """Forty events on 10 x 10, which every format can hold."""
     random = np.random.default_rng(0)
