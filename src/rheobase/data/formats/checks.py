@@ -1,7 +1,8 @@
 """What all readers of event files share: bytes checked before they are believed, and one way to say what is wrong."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,6 +21,19 @@ _FINER: dict[Unit, Unit] = {"s": "us", "ms": "us", "us": "ns", "ns": "ns"}
 def damaged(path: Path, what: str, offset: int, expected: str, do: str = AGAIN) -> ValueError:
     """The error for bytes that are not what the format says."""
     return ValueError(f"{path}: {what} at byte offset {offset}; expected {expected}; {do}")
+
+
+@contextmanager
+def blaming(path: Path, what: str, offset: int, expected: str) -> Iterator[None]:
+    """What a library raises at damaged bytes becomes the one error; errors that name the path, and IndexError, pass."""
+    try:
+        yield
+    except IndexError:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
+            raise
+        raise damaged(path, f"{what} ({error})", offset, expected) from error
 
 
 def existing(path: Path) -> Path:

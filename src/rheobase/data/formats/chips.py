@@ -1,7 +1,5 @@
 """Sizes of sensors by the name of their chip, as AEDAT files give it."""
 
-import re
-
 from rheobase.data.formats.checks import Sensor
 
 _SIZES: dict[str, Sensor] = {
@@ -13,15 +11,13 @@ _SIZES: dict[str, Sensor] = {
     "davis346": (346, 260),
     "davis640": (640, 480),
     "dvs132": (132, 104),
-    "dvxplorer": (640, 480),
-    "dvxplorerlite": (320, 240),
 }
 
 
 def chip_size(name: str) -> Sensor | None:
-    """Width and height of the chip that a name such as `eu.seebetter.ini.chips.davis.Davis346red` ends with."""
-    found = re.match(r"([a-z]+(?:\d{3})?)", name.rsplit(".", 1)[-1].strip().lower().replace("_", "").replace(" ", ""))
-    return _SIZES.get(found[1]) if found else None
+    """Width and height of a chip by a name whose last part begins with its own: `eu.ini.chips.davis.Davis346red`."""
+    last = name.rsplit(".", 1)[-1].strip().lower()
+    return next((size for chip, size in _SIZES.items() if last.startswith(chip)), None)
 
 
 def list_chips() -> list[str]:

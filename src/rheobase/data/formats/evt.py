@@ -22,6 +22,7 @@ and 2048 x 2048 that holds all events.
 Source: Prophesee, "EVT 2.0 Format" and "EVT 3.0 Format", https://docs.prophesee.ai/stable/data/encoding_formats/.
 """
 
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -102,7 +103,6 @@ def _header(path: Path, lines: list[str]) -> tuple[str, Sensor | None]:
     return encoding, (int(width[1]), int(height[1])) if width and height else None
 
 
-@njit(cache=True)
 def _decode_evt2(words, width, height, write, t, x, y, p):  # type: ignore[no-untyped-def]
     """Count the events, and write them if told to: their number, the index of the first bad word, and why it is bad."""
     high = np.int64(0)
@@ -128,7 +128,6 @@ def _decode_evt2(words, width, height, write, t, x, y, p):  # type: ignore[no-un
     return count, -1, _FINE
 
 
-@njit(cache=True)
 def _decode_evt3(words, width, height, write, t, x, y, p):  # type: ignore[no-untyped-def]
     """Count the events, and write them if told to: their number, the index of the first bad word, and why it is bad."""
     high, low, row, base = np.int64(0), np.int64(0), np.int64(-1), np.int64(-1)
@@ -174,7 +173,16 @@ def _decode_evt3(words, width, height, write, t, x, y, p):  # type: ignore[no-un
     return count, -1, _FINE
 
 
+def _compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """The kernel as machine code, kept beside this file; without wrappers, such as those of checked types."""
+    kernel = inspect.unwrap(kernel)
+    try:
+        return njit(cache=True)(kernel)
+    except RuntimeError:  # no folder to keep it in can be written to: compiled anew by each process
+        return njit(kernel)
+
+
 _DECODERS: dict[str, tuple[Callable[..., Any], np.dtype]] = {
-    "2": (_decode_evt2, np.dtype("<u4")),
-    "3": (_decode_evt3, np.dtype("<u2")),
+    "2": (_compiled(_decode_evt2), np.dtype("<u4")),
+    "3": (_compiled(_decode_evt3), np.dtype("<u2")),
 }

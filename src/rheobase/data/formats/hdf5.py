@@ -12,10 +12,13 @@ Many recordings of a cochlea (SHD, SSC): `spikes/times`, for each recording its 
 
 Source: B. Cramer et al., "The Heidelberg spiking data sets for the systematic evaluation of spiking neural networks",
 IEEE Transactions on Neural Networks and Learning Systems 33(7), 2744-2757, 2022, https://zenkelab.org/datasets/;
-M. Gehrig et al., "DSEC", IEEE Robotics and Automation Letters 6(3), 2021, https://dsec.ifi.uzh.ch/data-format/.
+M. Gehrig et al., "DSEC", IEEE Robotics and Automation Letters 6(3), 2021, https://dsec.ifi.uzh.ch/data-format/;
+The HDF Group, "HDF5 File Format Specification 3.0", section "Disk Format: Level 1E - Global Heap".
 """
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +35,7 @@ from rheobase.data.formats.checks import (
     agreed_sensor,
     agreed_unit,
     as_events,
+    blaming,
     column_events,
     damaged,
     existing,
@@ -44,6 +48,10 @@ from rheobase.data.recordings import Recordings
 CHANNELS = 700
 _LARGEST_RATIO = 1032
 _FIELDS = ("t", "x", "y", "p")
+_REFERENCE = struct.Struct("<IQI")
+_COLLECTION = struct.Struct("<4s4xQ")
+_OBJECT = struct.Struct("<HH4xQ")
+_DEFLATE, _SHUFFLE = 1, 2
 
 
 def read_hdf5(path: Path, *, sensor: Sensor | None = None, unit: Unit | None = None, sort: bool = False) -> Events:
@@ -62,9 +70,10 @@ def read_hdf5(path: Path, *, sensor: Sensor | None = None, unit: Unit | None = N
             columns["t"] = columns["t"].astype(np.int64) + int(_values(path, offset).reshape(-1)[:1].sum())
         group = file.get("events", file)
         known = agreed_sensor(path, sensor, _stated_sensor(path, file, group), place)
-        own = group.attrs.get("unit")
+        own = _attribute(group, "unit")
+        own = None if own is None else _text(own)
         if own is not None and own not in get_args(Unit):
-            raise damaged(path, f"unit is {own!r:.60}, of the group that begins", place, " or ".join(get_args(Unit)))
+            raise damaged(path, f"unit is {own!r:.60}, beside data", place, " or ".join(get_args(Unit)))
         agreed = agreed_unit(path, unit, cast(Unit | None, own), place)
         return column_events(path, columns, known, agreed, sort=sort, at=lambda _k: place)
 
@@ -74,7 +83,8 @@ def write_hdf5(path: Path, events: Events) -> None:
     buffer = io.BytesIO()
     with _h5py(path).File(buffer, "w") as file:
         group = file.create_group("events")
-        group.attrs["sensor"], group.attrs["unit"] = np.array(events.sensor, np.int64), events.unit
+        group.attrs["sensor"] = np.array(events.sensor, np.int64)
+        group.attrs["unit"] = np.bytes_(events.unit)
         for name in _FIELDS:
             column = np.ascontiguousarray(events.array[name])
             group.create_dataset(name, data=column, **({"compression": "gzip", "shuffle": True} if len(column) else {}))
@@ -106,7 +116,7 @@ def read_spikes(path: Path, index: int, *, channels: int = CHANNELS, sort: bool 
         if not 0 <= index < len(times):
             raise IndexError(f"{path}: there is no recording {index}; there are {len(times)}")
         place = _place(times)
-        t, x = np.asarray(times[index]), np.asarray(units[index])
+        t, x = _sequence(path, file, times, index), _sequence(path, file, units, index)
         if t.shape != x.shape or t.ndim != 1 or t.dtype.kind != "f":
             raise damaged(
                 path,
@@ -135,7 +145,7 @@ def read_spike_labels(path: Path) -> SpikeLabels:
         if labels.shape != (count,):
             raise damaged(path, f"labels {list(labels.shape)}", _place(dataset), f"one for each of {count} recordings")
         keys, speaker = _get(file, "extra/keys"), _get(file, "extra/speaker")
-        names = () if keys is None else tuple(_text(key) for key in _values(path, keys).reshape(-1))
+        names = () if keys is None else _names(path, file, keys)
         return SpikeLabels(labels, names, None if speaker is None else _values(path, speaker).astype(np.int64))
 
 
@@ -198,15 +208,8 @@ def _opened(path: Path) -> Iterator[Any]:
     """The open file; what the HDF5 library says of a damaged one becomes a ValueError."""
     h5py = _h5py(path)
     size = existing(path).stat().st_size
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except IndexError:
-        raise
-    except Exception as error:  # the library reports damage with many types
-        if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
-            raise
-        raise damaged(path, f"a damaged HDF5 file ({error}) that begins", 0, f"{size} bytes of one") from error
+    with blaming(path, "a damaged HDF5 file", 0, f"{size} bytes of one"), h5py.File(path, "r") as file:
+        yield file
 
 
 def _get(file: Any, name: str) -> Any:
@@ -221,6 +224,84 @@ def _dataset(path: Path, file: Any, name: str) -> Any:
     return found
 
 
+def _attribute(holder: Any, name: str) -> Any:
+    """An attribute of fixed length; others, which lie in a heap (see `_sequence`), count as absent."""
+    return holder.attrs[name] if name in holder.attrs and holder.attrs.get_id(name).dtype.kind != "O" else None
+
+
+def _names(path: Path, file: Any, keys: Any) -> tuple[str, ...]:
+    if keys.dtype.kind != "O":
+        return tuple(_text(key) for key in _values(path, keys).reshape(-1))
+    return tuple(_text(_sequence(path, file, keys, k).tobytes()) for k in range(len(keys)))
+
+
+def _sequence(path: Path, file: Any, dataset: Any, index: int) -> np.ndarray:
+    """Entry `index` of a dataset of sequences or texts of any length.
+
+    Each entry is a count (uint32), the address of a collection in the global heap (uint64), and the number of an object
+    there (uint32). It is followed here, because the HDF5 library can walk for ever through a damaged collection.
+    """
+    if index >= len(dataset) or dataset.ndim != 1 or file.id.get_create_plist().get_sizes() != (8, 8):
+        raise damaged(path, f"{dataset.name} {list(dataset.shape)} in the file that begins", 0, "[N], 8-byte addresses")
+    kind = _h5py(path).check_vlen_dtype(dataset.dtype)
+    kind = np.dtype(np.uint8 if kind in (None, str, bytes) else kind)
+    count, address, number = _REFERENCE.unpack(_reference(path, dataset, index))
+    if count == 0:
+        return np.empty(0, kind)
+    start = address + file.userblock_size
+    with path.open("rb") as stream:
+        stream.seek(0, io.SEEK_END)
+        limit = stream.tell() - start
+        stream.seek(min(start, stream.tell()))
+        head = stream.read(_COLLECTION.size)
+        size = _COLLECTION.unpack(head)[1] if len(head) == _COLLECTION.size and head[:4] == b"GCOL" else 0
+        if not _COLLECTION.size <= size <= limit:
+            raise damaged(path, f"entry {index} of {dataset.name} has its heap", start, "a heap inside the file")
+        heap = stream.read(size - _COLLECTION.size)
+    position = 0
+    while position + _OBJECT.size <= len(heap):
+        found, _, length = _OBJECT.unpack_from(heap, position)
+        position += _OBJECT.size
+        if found == number and count * kind.itemsize <= length <= len(heap) - position:
+            return np.frombuffer(heap, kind, count, position)
+        if found in (0, number) or length > len(heap) - position:
+            break
+        position += -(-length // 8) * 8
+    raise damaged(path, f"entry {index} of {dataset.name} has its heap", start, f"{count} numbers as object {number}")
+
+
+def _reference(path: Path, dataset: Any, index: int) -> bytes:
+    """The 16 bytes of an entry, from a dataset in one piece or in chunks, which may be deflated."""
+    if not dataset.chunks:
+        start, stored = dataset.id.get_offset(), dataset.id.get_storage_size()
+        place = index * _REFERENCE.size
+        filters = []
+    else:
+        first, place = index // dataset.chunks[0] * dataset.chunks[0], index % dataset.chunks[0] * _REFERENCE.size
+        chunk = dataset.id.get_chunk_info_by_coord((first,))
+        start, stored = chunk.byte_offset, chunk.size
+        plist = dataset.id.get_create_plist()
+        used = [k for k in range(plist.get_nfilters()) if not chunk.filter_mask >> k & 1]
+        filters = [plist.get_filter(k)[0] for k in used]
+    if start is None:
+        return bytes(_REFERENCE.size)
+    if stored > path.stat().st_size or filters not in ([], [_DEFLATE], [_SHUFFLE, _DEFLATE]):
+        raise damaged(
+            path, f"{dataset.name}, stored in {stored} bytes with filters {filters}", start, "deflate or none"
+        )
+    with path.open("rb") as stream:
+        stream.seek(start if filters else start + place)
+        content = stream.read(stored if filters else _REFERENCE.size)
+    if filters:
+        content = zlib.decompressobj().decompress(content, dataset.chunks[0] * _REFERENCE.size)
+        if _SHUFFLE in filters and len(content) % _REFERENCE.size == 0:
+            content = np.frombuffer(content, np.uint8).reshape(_REFERENCE.size, -1).T.tobytes()
+        content = content[place : place + _REFERENCE.size]
+    if len(content) < _REFERENCE.size:
+        raise damaged(path, f"entry {index} of {dataset.name} lies", start, "a place inside the file")
+    return content
+
+
 def _place(dataset: Any) -> int:
     """Where the values of a dataset begin in the file, 0 where they are in several pieces."""
     return int(dataset.id.get_offset() or 0)
@@ -228,6 +309,8 @@ def _place(dataset: Any) -> int:
 
 def _values(path: Path, dataset: Any) -> np.ndarray:
     """All values of a dataset, after a check that the file is large enough to hold them."""
+    if dataset.dtype.hasobject:
+        raise damaged(path, f"{dataset.name} is of {dataset.dtype}, in the file that begins", 0, "numbers")
     needed = dataset.size * dataset.dtype.itemsize if dataset.shape is not None else 0
     stored = dataset.id.get_storage_size()
     if needed > stored * (_LARGEST_RATIO if dataset.chunks else 1) or stored > path.stat().st_size:
@@ -258,7 +341,7 @@ def _columns(path: Path, file: Any) -> tuple[dict[str, np.ndarray], int]:
 
 
 def _stated_sensor(path: Path, file: Any, group: Any) -> Sensor | None:
-    stated, geometry = group.attrs.get("sensor"), file.attrs.get("geometry")
+    stated, geometry = _attribute(group, "sensor"), _attribute(file, "geometry")
     if stated is not None:
         sides = np.asarray(stated).reshape(-1)
         if sides.shape != (2,) or sides.dtype.kind not in "iu":

@@ -13,10 +13,8 @@ Source: NumPy, "A simple file format for NumPy arrays" (NEP 1).
 
 import io
 import math
-import struct
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
 from typing import cast, get_args
 
@@ -27,6 +25,7 @@ from rheobase.data.formats.checks import (
     Sensor,
     agreed_sensor,
     agreed_unit,
+    blaming,
     column_events,
     damaged,
     read_bytes,
@@ -134,48 +133,29 @@ def _members(path: Path, data: bytes) -> tuple[dict[str, np.ndarray], dict[str, 
     """The arrays of an archive by name, and where each begins."""
     arrays: dict[str, np.ndarray] = {}
     places: dict[str, int] = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist():
-                name = info.filename.removesuffix(".npy")
-                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-                    raise damaged(path, f"{name} is packed in another way", info.header_offset, "stored or deflated")
-                if info.file_size > _DEFLATE_RATIO * min(info.compress_size, len(data)):
-                    raise damaged(
-                        path,
-                        f"{name} of {info.file_size} bytes",
-                        info.header_offset,
-                        f"as many as {len(data)} can hold",
-                    )
-                with archive.open(info) as file:
-                    content = file.read(info.file_size)
-                arrays[name], places[name] = _array(path, content, info.header_offset), info.header_offset
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        OSError,
-        struct.error,
-    ) as error:
-        raise damaged(
-            path, f"a damaged archive ({error}) that begins", 0, f"a zip file of {len(data)} bytes"
-        ) from error
+    with (
+        blaming(path, "a damaged archive", 0, f"a zip file of {len(data)} bytes"),
+        zipfile.ZipFile(io.BytesIO(data)) as archive,
+    ):
+        for info in archive.infolist():
+            name, place = info.filename.removesuffix(".npy"), info.header_offset
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+                raise damaged(path, f"{name} is packed in another way", place, "stored or deflated members")
+            if info.file_size > _DEFLATE_RATIO * min(info.compress_size, len(data)):
+                raise damaged(path, f"{name} of {info.file_size} bytes", place, f"as many as {len(data)} can hold")
+            with archive.open(info) as file:
+                arrays[name], places[name] = _array(path, file.read(info.file_size), place), place
     return arrays, places
 
 
 def _array(path: Path, data: bytes, place: int) -> np.ndarray:
     """The array of a `.npy` file: a view of its bytes."""
     stream = io.BytesIO(data)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, kind = read(stream, max_header_size=_LARGEST_HEADER)
-    except (ValueError, TypeError, SyntaxError, KeyError, OverflowError, MemoryError, RecursionError) as error:
-        raise damaged(path, f"a damaged array ({error}) that begins", place, "an array as NumPy writes it") from error
+    with blaming(path, "a damaged array", place, "an array as NumPy writes it"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(stream, max_header_size=_LARGEST_HEADER)
     rest = len(data) - stream.tell()
     if kind.hasobject or kind.itemsize == 0 or min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != rest:
         raise damaged(
