@@ -14,6 +14,8 @@ from rheobase.data.recordings import EventDataset
 from rheobase.data.registry import About, register
 
 _SENSOR = (700, 1)
+_WINDOW_US = 1_400_000
+"""What frames span from time 0 on; the longest recording of SHD takes 1.37 s."""
 _PAGE = "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/"
 _ADDRESSES = ("https://zenkelab.org/datasets/", "https://compneuro.net/datasets/")
 _LICENCE = "CC BY 4.0"
@@ -59,7 +61,7 @@ class SpikeFiles:
             classes = classes or read_spike_labels(path).keys
             parts.append(recordings)
         classes = classes or tuple(map(str, range(int(parts[0].y.max()) + 1)))
-        return event_dataset(self.source.dataset, self.about, classes, parts[0], parts[1], _SENSOR)
+        return event_dataset(self.source.dataset, self.about, classes, parts[0], parts[1], _SENSOR, _WINDOW_US)
 
 
 def _source(dataset: str, sums: dict[str, str]) -> Source:
