@@ -112,6 +112,10 @@ class ViewArguments:
     """Width and height as W,H, for files that do not say."""
     unit: Literal["s", "ms", "us", "ns"] | None = None
     """Of the times, for files that do not say."""
+    format: str | None = None
+    """Name of the format, for files that neither their bytes nor their suffix tell: aedat2, cochlea."""
+    sort: bool = False
+    """Put events in the order of their times where the file breaks it."""
     json: bool = False
     """Print the result as one JSON object on the last line."""
 
@@ -425,7 +429,7 @@ def _view(arguments: Sequence[str]) -> dict[str, Any]:
     from rheobase.data.events import TICKS_PER_SECOND
     from rheobase.data.formats import read_events
 
-    events = read_events(given.file, sensor=sensor, unit=given.unit)
+    events = read_events(given.file, sensor=sensor, unit=given.unit, format=given.format, sort=given.sort)
     seconds = events.t / TICKS_PER_SECOND[events.unit]
     view = EventView(seconds, events.x, events.y, events.p, events.sensor, given.file.name)
     path = save_events(view, given.out or Path(f"{given.file.stem}.html"))

@@ -413,6 +413,7 @@ def report(run: RunFolder, *, which: str = "best") -> Path:
             recipe=recipe_of(run),
             command=str(run.env().get("command", "")),
             test_accuracy=float(np.trace(confusion) / confusion.sum()),
+            seconds=sum(each.seconds for each in pages),
             confusion=confusion,
         )
     return write(page, run.path / "report.html")
