@@ -24,8 +24,8 @@ class EvalArguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder, such as runs/digits/20260101-120000."""
-    checkpoint: Checkpoint = "best"
-    """Which weights."""
+    checkpoint: Checkpoint | None = None
+    """Which weights; those that the recipe measures if left out."""
     images: Path | None = None
     """An .npy file of images [N, C, H, W] in [0, 1] to classify instead of the test split."""
     json: bool = False
@@ -38,8 +38,8 @@ class ReportArguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
-    checkpoint: Checkpoint = "best"
-    """Which weights."""
+    checkpoint: Checkpoint | None = None
+    """Which weights; those that the recipe measures if left out."""
     json: bool = False
     """Print the result as one JSON object on the last line."""
 

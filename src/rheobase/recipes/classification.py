@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ class Classification:
         fold: of a set that is cross-validated: the fold to test; None trains one network for each fold.
         batch_size: samples in a batch.
         validation: share of the training split that is held out; it picks the best checkpoint, the test split does not.
+        measured: which weights are measured: the "best" on the validation split, or the "last", where that split is too
+            small to tell them apart.
         threads: CPU threads to use; None leaves torch's choice. Small networks are not faster on several, and several
             wait for each other where the machine has other work. Equal bits need an equal number.
         train: optimiser, schedule, epochs and the rest.
@@ -79,6 +81,7 @@ class Classification:
     fold: int | None = None
     batch_size: int = 50
     validation: float = 0.1
+    measured: Literal["best", "last"] = "best"
     threads: int | None = None
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -87,6 +90,7 @@ class Classification:
         for name, fine, expected in (
             ("T", self.T >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("measured", self.measured in ("best", "last"), '"best" or "last"'),
             ("validation", 0 < self.validation < 1, "in (0, 1)"),
             ("threads", self.threads is None or self.threads >= 1, "at least 1, or None"),
         ):
@@ -210,7 +214,7 @@ def train(
     on_epoch: Callable[[Metrics], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> tuple[RunFolder, Metrics]:
-    """Train from scratch in a new run folder below `runs`, then measure the best checkpoint on the test split.
+    """Train from scratch in a new run folder below `runs`, then measure a checkpoint on the test split, see `measured`.
 
     With a set that is cross-validated and no `fold`, the run holds one run for each fold, in `folds/fold<k>`; its
     result is of all their test samples together.
@@ -334,8 +338,8 @@ def _fit(task: Task, run: RunFolder, resume: Any, on_epoch: Any, on_step: Any) -
     return measure(run, task=task)
 
 
-def measure(run: RunFolder, *, which: str = "best", task: Task | None = None) -> Metrics:
-    """Measure a checkpoint of a run on the test split and note it in the run's result.json.
+def measure(run: RunFolder, *, which: str | None = None, task: Task | None = None) -> Metrics:
+    """Measure a checkpoint of a run, that of its config by default, on the test split and note it in the run's result.json.
 
     Returns:
         recipe, checkpoint, test_accuracy, test_loss, test_count, validation_accuracy, parameters, epochs, seconds; of a
@@ -344,7 +348,7 @@ def measure(run: RunFolder, *, which: str = "best", task: Task | None = None) ->
     if is_cross_validated(config_of(run)):
         return _pool(run, recipe_of(run), [measure(fold, which=which) for fold in _all_fold_runs(run)])
     task = task or build(config_of(run))
-    _load(task, run, which)
+    which = _load(task, run, which)
     with task.at_work():
         found = evaluate(
             task.model, task.source(task.dataset.test, shuffle=False)(0), task.config.train, prepare=task.prepare
@@ -366,7 +370,7 @@ def measure(run: RunFolder, *, which: str = "best", task: Task | None = None) ->
     return result
 
 
-def classify(run: RunFolder, images: np.ndarray, *, which: str = "best") -> list[str]:
+def classify(run: RunFolder, images: np.ndarray, *, which: str | None = None) -> list[str]:
     """Class names for images `[N, C, H, W]` with intensities in [0, 1], or for sequences as its set holds them.
 
     Raises:
@@ -393,11 +397,14 @@ def classify(run: RunFolder, images: np.ndarray, *, which: str = "best") -> list
     return [task.dataset.classes[k] for k in found["predictions"]]
 
 
-def _load(task: Task, run: RunFolder, which: str) -> None:
-    load_weights(task.model, run, "best" if which == "best" else "last")
+def _load(task: Task, run: RunFolder, which: str | None) -> str:
+    """Load a checkpoint, and say which one it is."""
+    chosen: Literal["best", "last"] = "best" if (which or task.config.measured) == "best" else "last"
+    load_weights(task.model, run, chosen)
+    return chosen
 
 
-def report(run: RunFolder, *, which: str = "best") -> Path:
+def report(run: RunFolder, *, which: str | None = None) -> Path:
     """Run a checkpoint over the test split, look at every spiking layer, and write `report.html` into the run.
 
     Of a cross-validated run the confusions are of all folds together, all else is of fold 0.
@@ -419,10 +426,10 @@ def report(run: RunFolder, *, which: str = "best") -> Path:
     return write(page, run.path / "report.html")
 
 
-def _page(run: RunFolder, which: str) -> RunReport:
+def _page(run: RunFolder, which: str | None) -> RunReport:
     """What there is to see of one network."""
     task = build(config_of(run))
-    _load(task, run, which)
+    which = _load(task, run, which)
     activity = _Activity(task.config.T)
     began = time.perf_counter()
     with task.at_work(), observe(task.model, activity.see):

@@ -56,8 +56,9 @@ def nas_tones() -> Classification:
         width=128,
         T=50,
         batch_size=16,
+        measured="last",
         threads=1,
-        train=TrainConfig(epochs=40, lr=3e-3, weight_decay=1e-2, label_smoothing=0.1, monitor="loss"),
+        train=TrainConfig(epochs=80, lr=3e-3, weight_decay=1e-1, label_smoothing=0.1),
     )
 
 
@@ -75,6 +76,7 @@ def sign_gestures() -> Classification:
         T=10,
         size=16,
         batch_size=16,
+        measured="last",
         threads=1,
-        train=TrainConfig(epochs=40, lr=3e-3, weight_decay=1e-1, label_smoothing=0.1, monitor="loss"),
+        train=TrainConfig(epochs=40, lr=3e-3, weight_decay=1e-1, label_smoothing=0.1),
     )
