@@ -43,7 +43,7 @@ INDENTED_BLOCK = re.compile(r"\n\n(?=    )")
 
 
 def to_rst(app, what, name, obj, options, lines):  # noqa: ARG001
-    """Rewrite what Markdown writes differently: math, `|` and `*`, blanks within code, the code of module docstrings."""
+    """Rewrite what Markdown writes differently: math, `|` and `*`, blanks in code, the code of module docstrings."""
 
     def rewrite(found: re.Match[str]) -> str:
         if math := found["math"]:
