@@ -43,12 +43,14 @@ INDENTED_BLOCK = re.compile(r"\n\n(?=    )")
 
 
 def to_rst(app, what, name, obj, options, lines):  # noqa: ARG001
-    """Rewrite what Markdown writes differently: math, `|` and `*`, and the code of module docstrings."""
+    """Rewrite what Markdown writes differently: math, `|` and `*`, blanks in code, the code of module docstrings."""
 
     def rewrite(found: re.Match[str]) -> str:
         if math := found["math"]:
             return f":math:`{' '.join(math.split())}`"
-        return found["code"] or "\\" + found["mark"]
+        if code := found["code"]:
+            return f"`{code.strip('`').strip()}`"
+        return "\\" + found["mark"]
 
     text = CODE_OR_MATH_OR_MARK.sub(rewrite, "\n".join(lines))
     if what == "module":
@@ -94,8 +96,32 @@ def fill_neurons(app, docname, source):  # noqa: ARG001
     source[0] = source[0].replace("<!-- the table of neurons -->", "\n".join([*table, "```"]))
 
 
+def fill_data(app, docname, source):  # noqa: ARG001
+    """Tell what the registry knows of each data set, and see that the page names all that is public."""
+    if docname != "reference/data":
+        return
+    from rheobase import data
+
+    def describe(found: re.Match[str]) -> str:
+        known = data.about(found[1])
+        cells = (f"`{found[1]}`", known.kind, known.title, known.split, known.licence)
+        return "* - " + "\n  - ".join(cells)
+
+    told = {
+        r"^\* - data set (\w+)$": data.list_datasets(),
+        r"^\.\. autofunction:: rheobase\.data\.\w+\.(\w+)$": data.list_datasets(),
+        r"^\| `(\w+)` \|": data.list_formats(),
+        r"^\.\. auto(?:class|function|data):: (?:rheobase\.data\.events\.)?(\w+)$": data.__all__,
+    }
+    for pattern, names in told.items():
+        if missing := sorted(set(names) - set(re.findall(pattern, source[0], re.MULTILINE))):
+            getLogger(__name__).warning("%s.md has no line %s for %s", docname, pattern, ", ".join(missing))
+    source[0] = re.sub(r"^\* - data set (\w+)$", describe, source[0], flags=re.MULTILINE)
+
+
 def setup(app):
     app.connect("builder-inited", draw_measured)
     app.connect("source-read", fill_neurons)
+    app.connect("source-read", fill_data)
     app.connect("autodoc-process-docstring", to_rst, priority=400)  # before napoleon, which reads the sections
     app.add_html_math_renderer("mathml", (draw_math, None), (draw_math, None))
