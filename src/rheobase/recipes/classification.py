@@ -339,7 +339,7 @@ def _fit(task: Task, run: RunFolder, resume: Any, on_epoch: Any, on_step: Any) -
 
 
 def measure(run: RunFolder, *, which: str | None = None, task: Task | None = None) -> Metrics:
-    """Measure a checkpoint of a run, that of its config by default, on the test split and note it in the run's result.json.
+    """Measure a checkpoint of a run, that of its config by default, on the test split; note it in result.json.
 
     Returns:
         recipe, checkpoint, test_accuracy, test_loss, test_count, validation_accuracy, parameters, epochs, seconds; of a
