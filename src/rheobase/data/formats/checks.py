@@ -9,6 +9,7 @@ from uuid import uuid4
 import numpy as np
 
 from rheobase.data.events import EVENT, TICKS_PER_SECOND, Events, Unit
+from rheobase.data.rows import sort_rows
 
 Sensor = tuple[int, int]
 """Width and height."""
@@ -258,9 +259,7 @@ def as_events(
         )
     array = np.empty(len(t), EVENT)
     array["t"], array["x"], array["y"], array["p"] = t, x, y, p
-    if falls.size:
-        array = array[np.argsort(t, kind="stable")]
-    return Events(array, sensor, unit)
+    return Events(sort_rows(array) if falls.size else array, sensor, unit)
 
 
 def column_events(
