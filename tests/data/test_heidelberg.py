@@ -20,7 +20,7 @@ def write_spikes(path, labels):
         for name, dtype in (("times", "f2"), ("units", "u2")):
             values = np.empty(len(labels), object)
             for k in range(len(labels)):
-                column = [0.0, 0.125, 0.5] if name == "times" else [k, 699, 0]
+                column = [0.125, 0.0, 0.5] if name == "times" else [699, k, 0]
                 values[k] = np.array(column, dtype)
             file.create_dataset(f"spikes/{name}", data=values, dtype=h5py.vlen_dtype(np.dtype(dtype)))
         file["labels"] = np.array(labels, "u2")

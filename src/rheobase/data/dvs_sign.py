@@ -62,6 +62,11 @@ def dvs_sign_v2e(*, root: str | os.PathLike[str] | None = None, download: bool =
     if path.is_dir():
         read = _Tables(path)
         labels = np.repeat(np.arange(_CLASSES), _PER_CLASS)
+        if missing := [str(read.path(k)) for k in range(len(labels)) if not read.path(k).is_file()]:
+            raise FileNotFoundError(
+                f"dvs_sign_v2e: {path} lacks {len(missing)} of {len(labels)} files, {missing[0]} first; copy the whole "
+                f"folder train_self of {_SOURCE.page}"
+            )
         key = files_key(path, [str(read.path(k).relative_to(path)) for k in range(len(labels))])
     else:
         check_md5(path, _SOURCE.files["train.npz"])
@@ -111,18 +116,11 @@ class _Tables:
         return self.folder / str(k // _PER_CLASS) / f"{k % _PER_CLASS}.csv"
 
     def __call__(self, k: int) -> Events:
-        path = self.path(k)
-        try:
-            table = np.loadtxt(path, delimiter=",", ndmin=2)
-            seconds, x, y, p = table.T
-            if not np.isfinite(table).all():
-                raise ValueError("holds NaN or Inf")
-            ticks = np.rint(seconds * (10**6 // _US_PER_TICK)).astype(np.int64)
-            return Events.of(ticks * _US_PER_TICK, x, y, p, _SENSOR, sort=True)
-        except ValueError as error:
-            raise ValueError(
-                f"{path}: {error}; expected lines 'seconds,x,y,p': copy it again from the source"
-            ) from error
+        from rheobase.data.formats import read_events
+
+        events = read_events(self.path(k), sensor=_SENSOR, unit="s", format="csv", sort=True).in_unit("us")
+        events.t[:] = np.rint(events.t / _US_PER_TICK) * _US_PER_TICK
+        return events
 
 
 @lru_cache(maxsize=1)

@@ -69,6 +69,16 @@ def read_npz(path: Path, *, sensor: Sensor | None = None, unit: Unit | None = No
     return column_events(path, columns, known, unit, sort=sort, at=lambda _k: places[needed[3]])
 
 
+def read_array(path: Path) -> np.ndarray:
+    """The array of a `.npy` file, read-only. It is not unpickled.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a damaged file.
+    """
+    return _array(path, read_bytes(path), 0)
+
+
 def write_npz(path: Path, events: Events) -> None:
     """Write a recording as `.npz`, compressed: the whole file or, after a failure, nothing."""
     buffer = io.BytesIO()
@@ -155,10 +165,10 @@ def _array(path: Path, data: bytes, place: int) -> np.ndarray:
         warnings.simplefilter("ignore")
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, kind = read(stream, max_header_size=_LARGEST_HEADER)
+        shape, in_columns, kind = read(stream, max_header_size=_LARGEST_HEADER)
     rest = len(data) - stream.tell()
     if kind.hasobject or kind.itemsize == 0 or min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != rest:
         raise damaged(
             path, f"an array {list(shape)} of {kind} in {rest} bytes", place, "numbers that fill them exactly"
         )
-    return np.frombuffer(data, kind, offset=stream.tell()).reshape(shape)
+    return np.frombuffer(data, kind, offset=stream.tell()).reshape(shape, order="F" if in_columns else "C")
