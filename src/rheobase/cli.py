@@ -86,7 +86,7 @@ class FloorOptions:
 
 @dataclass(frozen=True)
 class DataPrepareArguments:
-    """Load a data set once, so that what it keeps on the disk is there when it is trained on."""
+    """Load a data set once, so that what it keeps on the disk is there when it is trained on: that of all its folds."""
 
     name: Annotated[str, tyro.conf.Positional]
     """Data set."""
@@ -112,6 +112,10 @@ class ViewArguments:
     """Width and height as W,H, for files that do not say."""
     unit: Literal["s", "ms", "us", "ns"] | None = None
     """Of the times, for files that do not say."""
+    format: str | None = None
+    """Name of the format, for files that do not say."""
+    sort: bool = False
+    """Take the events in the order of their times where the file breaks it."""
     json: bool = False
     """Print the result as one JSON object on the last line."""
 
@@ -370,7 +374,7 @@ def _data_info(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _data_prepare(arguments: Sequence[str]) -> dict[str, Any]:
-    from rheobase.data import EventDataset, list_datasets, load, options_of
+    from rheobase.data import EventDataset, folds_of, list_datasets, load, options_of
 
     given = _parse(DataPrepareArguments, arguments, "rheobase data prepare")
     options: dict[str, Any] = {"download": given.download}
@@ -382,7 +386,9 @@ def _data_prepare(arguments: Sequence[str]) -> dict[str, Any]:
             options["on_progress"] = on_progress
         loaded = load(given.name, **options)
         if isinstance(loaded, EventDataset) and given.T is not None:
-            loaded = loaded.frames(given.T, size=given.size, on_progress=on_progress)
+            folds = [load(given.name, **options, fold=k) for k in range(1, folds_of(given.name))]
+            for recordings in (loaded, *folds):
+                recordings.frames(given.T, size=given.size, on_progress=on_progress)
         elif given.size is not None or (given.T is not None and "T" not in known):
             raise ValueError(f"{given.name} takes neither --size nor, without recordings, --T; leave them out")
     sizes = {
@@ -425,7 +431,7 @@ def _view(arguments: Sequence[str]) -> dict[str, Any]:
     from rheobase.data.events import TICKS_PER_SECOND
     from rheobase.data.formats import read_events
 
-    events = read_events(given.file, sensor=sensor, unit=given.unit)
+    events = read_events(given.file, sensor=sensor, unit=given.unit, format=given.format, sort=given.sort)
     seconds = events.t / TICKS_PER_SECOND[events.unit]
     view = EventView(seconds, events.x, events.y, events.p, events.sensor, given.file.name)
     path = save_events(view, given.out or Path(f"{given.file.stem}.html"))
