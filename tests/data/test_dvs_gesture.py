@@ -50,6 +50,13 @@ def test_clips_are_cut_from_their_trials(published):
     assert len(data.test[1]) == 40
 
 
+def test_damaged_trials_are_one_error(published):
+    path = published / "dvs_gesture/DvsGesture/user24_led.aedat"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"user24_led\.aedat: .* at byte offset"):
+        load("dvs_gesture", root=published).test[0]
+
+
 def test_key_knows_the_labels(published):
     before = load("dvs_gesture", root=published).test.key
     labels = published / "dvs_gesture/DvsGesture/user24_led_labels.csv"
