@@ -138,8 +138,8 @@ def from_pyg(data: Any, *, name: str, source: str = "", licence: str = "", citat
     masks = [_attribute("from_pyg", data, f"{part}_mask") for part in ("train", "val", "test")]
     if wrong := [mask for mask in masks if mask.dtype != torch.bool or mask.shape != (len(x),)]:
         raise ValueError(
-            f"from_pyg: a mask is {wrong[0].dtype} {list(wrong[0].shape)}; expected bool [{len(x)}]: pick one of several "
-            "splits, data.train_mask = data.train_mask[:, 0] and so on"
+            f"from_pyg: a mask is {wrong[0].dtype} {list(wrong[0].shape)}; expected bool [{len(x)}]: pick one of "
+            "several splits, data.train_mask = data.train_mask[:, 0] and so on"
         )
     labels = y.long()
     train, val, test = (mask.nonzero().squeeze(1) for mask in masks)

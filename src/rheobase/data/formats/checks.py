@@ -1,10 +1,8 @@
 """What all readers of event files share: bytes checked before they are believed, and one way to say what is wrong."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
@@ -55,19 +53,6 @@ def read_bytes(path: Path) -> bytes:
         FileNotFoundError: there is no such file.
     """
     return existing(path).read_bytes()
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that whoever reads it, even after a kill, finds all of the old bytes or all of the new."""
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def text_header(path: Path, data: bytes, mark: bytes, last: str | None = None) -> tuple[list[str], int]:

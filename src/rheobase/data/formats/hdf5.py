@@ -41,9 +41,9 @@ from rheobase.data.formats.checks import (
     existing,
     ticks,
     whole_numbers,
-    write_atomic,
 )
 from rheobase.data.recordings import Recordings
+from rheobase.files import write_atomic
 
 CHANNELS = 700
 _LARGEST_RATIO = 1032

@@ -29,8 +29,8 @@ from rheobase.data.formats.checks import (
     column_events,
     damaged,
     read_bytes,
-    write_atomic,
 )
+from rheobase.files import write_atomic
 
 _FIELDS = ("t", "x", "y", "p")
 _DEFLATE_RATIO = 1032
