@@ -270,6 +270,6 @@ def column_events(
         raise damaged(path, f"columns {sizes} in data", at(0), "four of equal shape [N]")
     t, unit = ticks(path, columns["t"], unit, at(0), decimal)
     x, y = (whole_numbers(path, name, columns[name], at(0)) for name in ("x", "y"))
-    if columns["p"].dtype.kind not in "iufb":
-        raise damaged(path, f"p is of {columns['p'].dtype}, in data", at(0), "numbers")
+    if columns["p"].dtype.kind not in "iufb" or np.isnan(columns["p"]).any():
+        raise damaged(path, f"p is of {columns['p'].dtype} or holds NaN, in data", at(0), "numbers")
     return as_events(path, (t, x, y, columns["p"] > 0), sensor or smallest_sensor(x, y), unit, sort=sort, at=at)

@@ -1,10 +1,10 @@
 """NumPy archives and arrays (`.npz`, `.npy`), read and written.
 
 Rheobase writes `.npz` with the arrays t (int64), x, y (uint16), p (bool), all `[N]`, sensor (int64 `[2]`, width and
-height) and unit (text). Read are also: such archives without sensor and unit, their times as in `ticks`; archives of
-x, y, p and dt, ticks since the event before, the first from t0 (0 if it is absent), where there is one recording
-(`offsets`, if there, holds two numbers); and one array with fields t, x, y, p in any order, as `.npy` or in a `.npz`.
-No file is unpickled.
+height) and unit (text). Read are also: archives of x, y, p and dt, ticks since the event before, the first from t0 (0
+if it is absent), where there is one recording (`offsets`, if there, holds two numbers); and one array with fields t, x,
+y, p in any order, as `.npy` or in a `.npz`. Every archive may hold sensor and unit; without a unit its times are as in
+`ticks`. No file is unpickled.
 
 Where the file states no size, and without `sensor`, it is the largest address + 1 on both axes.
 
@@ -49,9 +49,11 @@ def read_npz(path: Path, *, sensor: Sensor | None = None, unit: Unit | None = No
     if data.startswith(b"\x93NUMPY"):
         return _structured(path, _array(path, data, 0), 0, sensor, unit, sort)
     arrays, places = _members(path, data)
+    known = agreed_sensor(path, sensor, _stated_sensor(path, arrays, places), places.get("sensor", 0))
+    unit = agreed_unit(path, unit, _stated_unit(path, arrays, places), places.get("unit", 0))
     structured = [name for name, array in arrays.items() if array.dtype.names]
     if len(structured) == 1:
-        return _structured(path, arrays[structured[0]], places[structured[0]], sensor, unit, sort)
+        return _structured(path, arrays[structured[0]], places[structured[0]], known, unit, sort)
     needed = ("x", "y", "p", "t" if "t" in arrays else "dt")
     if not set(needed) <= set(arrays):
         raise damaged(
@@ -62,9 +64,6 @@ def read_npz(path: Path, *, sensor: Sensor | None = None, unit: Unit | None = No
         )
     if "t" not in arrays:
         arrays["t"] = _summed(path, arrays, places)
-    stated = _stated_sensor(path, arrays, places)
-    known = agreed_sensor(path, sensor, stated, places.get("sensor", 0))
-    unit = agreed_unit(path, unit, _stated_unit(path, arrays, places), places.get("unit", 0))
     columns = {name: arrays[name] for name in _FIELDS}
     return column_events(path, columns, known, unit, sort=sort, at=lambda _k: places[needed[3]])
 
