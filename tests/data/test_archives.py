@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from rheobase.data import archives
 from rheobase.data.archives import read_entries, unpack
 
 FILES = {"top/a.txt": b"first", "top/deep/b.txt": b"second" * 1000, "else/c.txt": b"third"}
@@ -42,6 +43,19 @@ def test_unpacks_what_is_asked_for_and_nothing_else(tmp_path, kind):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([kind, "top"])
     archive.unlink()
     assert unpack(archive, "top") == tmp_path / "top"
+
+
+def test_two_that_unpack_at_once_both_find_it(tmp_path, monkeypatch):
+    archive, copy = pack(tmp_path / "a.zip"), archives._copy
+
+    def slow(*arguments):
+        monkeypatch.setattr(archives, "_copy", copy)
+        unpack(archive, "top")  # another process, which begins later and is done before
+        copy(*arguments)
+
+    monkeypatch.setattr(archives, "_copy", slow)
+    assert unpack(archive, "top") == tmp_path / "top"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "top"]
 
 
 def test_a_file_at_the_top_is_unpacked(tmp_path):

@@ -1,10 +1,12 @@
 """Data sets of neighbouring libraries as ours. None of them is imported: what counts is what an object has.
 
-from rheobase.data import from_torchvision, from_tonic, from_pyg
+Training and test part come as two objects:
 
-data = from_torchvision(MNIST(root, train=True), MNIST(root, train=False), name="mnist")
-data = from_tonic(NMNIST(folder, train=True), NMNIST(folder, train=False), name="nmnist")  # tonic is under the GPL
-graph = from_pyg(Planetoid(root, "Cora")[0], name="cora")
+    from rheobase.data import from_torchvision, from_tonic, from_pyg
+
+    data = from_torchvision(MNIST(root, train=True), MNIST(root, train=False), name="mnist")
+    data = from_tonic(NMNIST(folder, train=True), NMNIST(folder, train=False), name="nmnist")  # tonic is under the GPL
+    graph = from_pyg(Planetoid(root, "Cora")[0], name="cora")
 """
 
 import hashlib

@@ -104,8 +104,11 @@ def unpack(archive: Path, top: str, limit: int = _SIZE_LIMIT) -> Path:
                 _copy(archive, entry, part / entry.name)
         if not (part / top).exists():
             raise ValueError(f"{archive}: holds nothing named {top}; it is not the original: download it again")
-        if not target.exists():
+        try:
             (part / top).replace(target)
+        except OSError:
+            if not target.exists():  # else another process was faster
+                raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target

@@ -1,10 +1,12 @@
 """Events: what an event camera, a spiking cochlea or any sensor by address gives, as one structured array.
 
-import numpy as np
-from rheobase.data import Events
+The columns of a recording, and what it says of itself:
 
-events = Events.of(t=[10, 20, 25], x=[3, 0, 3], y=[1, 1, 2], p=[1, 0, 1], sensor=(4, 3))
-assert events.t[-1] - events.t[0] == 15 and events.seconds == 15e-6
+    import numpy as np
+    from rheobase.data import Events
+
+    events = Events.of(t=[10, 20, 25], x=[3, 0, 3], y=[1, 1, 2], p=[1, 0, 1], sensor=(4, 3))
+    assert events.t[-1] - events.t[0] == 15 and events.seconds == 15e-6
 """
 
 from collections.abc import Iterator
