@@ -44,7 +44,6 @@ def test_first_of_each_class_by_name_are_for_training(tmp_path, toy, folder, suf
 
 
 def test_events_are_read(tmp_path, toy):
-    pytest.importorskip("rheobase.data.formats")
     lay(tmp_path / "cifar10_dvs")
     data = toy.read(tmp_path)
     events = data.test[0]

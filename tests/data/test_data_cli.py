@@ -128,7 +128,6 @@ def test_data_without_an_action_says_what_there_is(capsys):
 
 @pytest.fixture
 def recording(tmp_path):
-    pytest.importorskip("rheobase.data.formats", reason="no readers of event files")
     random = np.random.default_rng(0)
     path = tmp_path / "mine.npz"
     columns = {"x": random.integers(0, 8, 50), "y": random.integers(0, 6, 50), "p": random.integers(0, 2, 50)}

@@ -41,7 +41,6 @@ def test_published_layout(published):
 
 
 def test_clips_are_cut_from_their_trials(published):
-    pytest.importorskip("rheobase.data.formats")
     data = load("dvs_gesture", root=published)
     clip = data.train[0]
     assert clip.t.tolist() == list(range(100, 200, 10))

@@ -42,7 +42,6 @@ def test_impossible_draws_raise(groups, seed):
 
 
 def test_events_are_read(root):
-    pytest.importorskip("rheobase.data.formats")
     data = load("ncaltech101", root=root)
     events = data.train[0]
     assert (events.sensor, len(events), int(events.x[0])) == ((240, 180), 1, 239)

@@ -32,7 +32,6 @@ def test_folders_are_read(tmp_path, write_bin, toy, folder):
 
 
 def test_events_are_those_of_the_file(tmp_path, write_bin, toy):
-    pytest.importorskip("rheobase.data.formats")
     lay(tmp_path / "nmnist", write_bin)
     data = toy.read(tmp_path)
     events = data.test[3]
@@ -57,7 +56,6 @@ def test_a_real_recording_is_read(tmp_path, write_bin, toy):
 
 
 def test_damaged_file_is_one_error(tmp_path, write_bin, toy):
-    pytest.importorskip("rheobase.data.formats")
     lay(tmp_path / "nmnist", write_bin)
     path = tmp_path / "nmnist/Test/0/00001.bin"
     path.write_bytes(path.read_bytes()[:-1])
