@@ -146,7 +146,7 @@ recipes: {recipes}"""
 
 _DATA_HELP = """usage: rheobase data list [--json]
        rheobase data info NAME [--json]
-       rheobase data prepare NAME [--T T] [--download] [--json]
+       rheobase data prepare NAME [--T T] [--size SIZE] [--download] [--json]
 
 Say which data sets there are, what is known of one, or load one so that what it keeps on the disk is made."""
 
@@ -389,8 +389,10 @@ def _data_prepare(arguments: Sequence[str]) -> dict[str, Any]:
             folds = [load(given.name, **options, fold=k) for k in range(1, folds_of(given.name))]
             for recordings in (loaded, *folds):
                 recordings.frames(given.T, size=given.size, on_progress=on_progress)
-        elif given.size is not None or (given.T is not None and "T" not in known):
-            raise ValueError(f"{given.name} takes neither --size nor, without recordings, --T; leave them out")
+        elif isinstance(loaded, EventDataset) and given.size is not None:
+            raise ValueError(f"--size is {given.size} without --T; recordings become frames only of T steps: pass --T")
+        elif wrong := [f"--{key}" for key in ("T", "size") if getattr(given, key) is not None and key not in options]:
+            raise ValueError(f"{given.name} takes no {' and no '.join(wrong)}; expected recordings; leave it out")
     sizes = {
         part: len(getattr(loaded, part))
         for part in ("train", "test")

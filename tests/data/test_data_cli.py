@@ -99,6 +99,8 @@ def test_prepare_makes_the_frames_of_every_fold(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("RHEOBASE_CACHE", str(tmp_path))
     monkeypatch.setitem(registry._LOADERS, "made", made)
     monkeypatch.setitem(registry._FOLDS, "made", 3)
+    code, _, _, err = run(capsys, "data", "prepare", "made", "--size", "2")
+    assert (code, "--size is 2 without --T" in err) == (2, True)
     assert run(capsys, "data", "prepare", "made", "--json")[1] == {"name": "made", "train": 4, "test": 2}
     assert list(tmp_path.iterdir()) == []
     assert run(capsys, "data", "prepare", "made", "--T", "2", "--json")[1] == {"name": "made", "train": 4, "test": 2}
@@ -107,7 +109,7 @@ def test_prepare_makes_the_frames_of_every_fold(capsys, monkeypatch, tmp_path):
 
 def test_prepare_says_what_a_set_does_not_take_or_lacks(capsys, nothing_here):
     code, _, _, err = run(capsys, "data", "prepare", "digits", "--T", "7")
-    assert (code, "digits takes neither --size nor, without recordings, --T" in err) == (2, True)
+    assert (code, "digits takes no --T; expected recordings; leave it out" in err) == (2, True)
     code, _, _, err = run(capsys, "data", "prepare", "event_digits")
     assert (code, "files are missing" in err) == (2, True)
 
