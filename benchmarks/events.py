@@ -34,13 +34,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.agreement import Agreement, attempt, reason
+from benchmarks.agreement import Agreement, attempt
 from benchmarks.measure import Contest, Effort, compare, nothing
 from benchmarks.rows import REFUSED, Facts, Row, Show, over_first
 from rheobase.data import (
     Events,
     Recordings,
     ToFrames,
+    cached_frames,
     center_crop,
     data_root,
     denoise,
@@ -247,14 +248,14 @@ class Theirs:
         return capped(self.make(self.arrays[k])).astype(np.uint8), 0
 
 
-def caches(parts: Sequence[Events], tonic: Any, cached: Any, folder: Path) -> list[Task]:
+def caches(parts: Sequence[Events], tonic: Any, folder: Path) -> list[Task]:
     """Building caches, each time in an empty folder below `fresh`, and reading those below `kept`."""
     whole = [events[: len(events) // T * T] for events in parts]
     ours = Recordings(whole.__getitem__, torch.zeros(len(whole), dtype=torch.int64), f"benchmark {len(whole)} {T}")
     theirs = Theirs(parts, tonic)
 
     def build(name: str) -> Any:
-        return cached(ours, ToFrames(T, by="count"), folder=new_folder(folder / name))
+        return cached_frames(ours, ToFrames(T, by="count"), folder=new_folder(folder / name))
 
     def build_theirs(name: str) -> Any:
         dataset = tonic.DiskCachedDataset(theirs, cache_path=str(new_folder(folder / name)))
@@ -345,12 +346,7 @@ def run(effort: Effort, where: Facts, show: Show) -> list[Row]:
             add(rows_of(case, task, effort, where))
         if len(parts) == 1:
             continue
-        try:
-            from rheobase.data.cache import cached_frames
-        except ImportError as error:
-            add([row(case, "cache: build", sum(map(len, parts)), OURS, where, note=f"not here: {reason(error)}")])
-            continue
         with tempfile.TemporaryDirectory() as folder:
-            for task in caches(parts, tonic, cached_frames, Path(folder)):
+            for task in caches(parts, tonic, Path(folder)):
                 add(rows_of(case, task, effort, where))
     return rows

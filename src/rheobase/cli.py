@@ -86,7 +86,7 @@ class FloorOptions:
 
 @dataclass(frozen=True)
 class DataPrepareArguments:
-    """Load a data set once, so that what it keeps on the disk is there when it is trained on."""
+    """Load a data set once, so that what it keeps on the disk is there when it is trained on: that of all its folds."""
 
     name: Annotated[str, tyro.conf.Positional]
     """Data set."""
@@ -146,7 +146,7 @@ recipes: {recipes}"""
 
 _DATA_HELP = """usage: rheobase data list [--json]
        rheobase data info NAME [--json]
-       rheobase data prepare NAME [--T T] [--download] [--json]
+       rheobase data prepare NAME [--T T] [--size SIZE] [--download] [--json]
 
 Say which data sets there are, what is known of one, or load one so that what it keeps on the disk is made."""
 
@@ -374,7 +374,7 @@ def _data_info(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _data_prepare(arguments: Sequence[str]) -> dict[str, Any]:
-    from rheobase.data import EventDataset, list_datasets, load, options_of
+    from rheobase.data import EventDataset, folds_of, list_datasets, load, options_of
 
     given = _parse(DataPrepareArguments, arguments, "rheobase data prepare")
     options: dict[str, Any] = {"download": given.download}
@@ -386,9 +386,13 @@ def _data_prepare(arguments: Sequence[str]) -> dict[str, Any]:
             options["on_progress"] = on_progress
         loaded = load(given.name, **options)
         if isinstance(loaded, EventDataset) and given.T is not None:
-            loaded = loaded.frames(given.T, size=given.size, on_progress=on_progress)
-        elif given.size is not None or (given.T is not None and "T" not in known):
-            raise ValueError(f"{given.name} takes neither --size nor, without recordings, --T; leave them out")
+            folds = [load(given.name, **options, fold=k) for k in range(1, folds_of(given.name))]
+            for recordings in (loaded, *folds):
+                recordings.frames(given.T, size=given.size, on_progress=on_progress)
+        elif isinstance(loaded, EventDataset) and given.size is not None:
+            raise ValueError(f"--size is {given.size} without --T; recordings become frames only of T steps: pass --T")
+        elif wrong := [f"--{key}" for key in ("T", "size") if getattr(given, key) is not None and key not in options]:
+            raise ValueError(f"{given.name} takes no {' and no '.join(wrong)}; expected recordings; leave it out")
     sizes = {
         part: len(getattr(loaded, part))
         for part in ("train", "test")

@@ -152,6 +152,11 @@ def test_pyg_becomes_a_graph():
     assert graph.edge_index.T.tolist() == [[0, 1], [1, 0], [1, 2], [2, 1]]
     assert (graph.train.tolist(), graph.val.tolist(), graph.test.tolist()) == ([0], [1], [2])
     assert graph.x.dtype == torch.float32
+    several = PygLike(data.x, data.edge_index, data.y, *(torch.zeros(3, 10, dtype=torch.bool) for _ in range(3)))
+    with pytest.raises(ValueError, match=r"a mask is torch\.bool \[3, 10\]; expected bool \[3\]: pick one"):
+        from_pyg(several, name="toy")
+    with pytest.raises(ValueError, match="PygLike has no attribute 'x'"):
+        from_pyg(PygLike(None, data.edge_index, data.y, *[data.train_mask] * 3), name="toy")
     del data.val_mask
     with pytest.raises(ValueError, match="PygLike has no attribute 'val_mask'"):
         from_pyg(data, name="toy")

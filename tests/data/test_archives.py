@@ -2,8 +2,10 @@ import io
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 
+from rheobase.data import archives
 from rheobase.data.archives import read_entries, unpack
 
 FILES = {"top/a.txt": b"first", "top/deep/b.txt": b"second" * 1000, "else/c.txt": b"third"}
@@ -41,6 +43,19 @@ def test_unpacks_what_is_asked_for_and_nothing_else(tmp_path, kind):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([kind, "top"])
     archive.unlink()
     assert unpack(archive, "top") == tmp_path / "top"
+
+
+def test_two_that_unpack_at_once_both_find_it(tmp_path, monkeypatch):
+    archive, copy = pack(tmp_path / "a.zip"), archives._copy
+
+    def slow(*arguments):
+        monkeypatch.setattr(archives, "_copy", copy)
+        unpack(archive, "top")  # another process, which begins later and is done before
+        copy(*arguments)
+
+    monkeypatch.setattr(archives, "_copy", slow)
+    assert unpack(archive, "top") == tmp_path / "top"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "top"]
 
 
 def test_a_file_at_the_top_is_unpacked(tmp_path):
@@ -95,6 +110,43 @@ def test_cut_archives_are_one_error(tmp_path, kind):
         with pytest.raises(ValueError, match=kind):
             unpack(archive, "top")
     assert [path.name for path in tmp_path.iterdir()] == [kind]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
+@pytest.mark.parametrize("names", [("top/a", "top/a"), ("top/a", "top/a/b"), ("top/a/b", "top/a")])
+def test_two_entries_at_one_place_are_one_error(tmp_path, kind, names):
+    archive = tmp_path / kind
+    if kind == "a.zip":
+        with zipfile.ZipFile(archive, "w") as opened:
+            for name in names:
+                opened.writestr(name, b"content")
+    else:
+        with tarfile.open(archive, "w") as opened:
+            for name in names:
+                opened.addfile(tarfile.TarInfo(name))
+    with pytest.raises(ValueError, match=rf"{kind}: has {names[1]} twice, or as a file and as a folder"):
+        unpack(archive, "top")
+    assert [path.name for path in tmp_path.iterdir()] == [kind]
+
+
+def test_damage_that_the_libraries_report_as_errors_of_the_system_is_one_error(tmp_path):
+    archive = pack(tmp_path / "a.zip")
+    whole = archive.read_bytes()
+    place = whole.rindex(b"PK\x05\x06") + 16  # the place of the directory, in the end record
+    archive.write_bytes(whole[:place] + b"\xff\xff\xff\x7f" + whole[place + 4 :])
+    with pytest.raises(ValueError, match=r"a\.zip: damaged archive"):
+        unpack(archive, "top")
+    packed = tmp_path / "a.tar.bz2"
+    with tarfile.open(packed, "w:bz2") as opened:
+        info = tarfile.TarInfo("top/a")
+        info.size = 400_000
+        opened.addfile(info, io.BytesIO(np.random.default_rng(0).bytes(400_000)))
+    data = bytearray(packed.read_bytes())
+    data[len(data) // 2] ^= 255
+    packed.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.tar\.bz2: damaged archive"):
+        unpack(packed, "top")
 
 
 def test_a_changed_byte_in_a_zip_is_found(tmp_path):

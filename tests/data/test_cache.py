@@ -224,6 +224,18 @@ def test_a_journal_that_was_cut_off_is_gone_on_with(tmp_path, tail):
     assert calls == list(range(100, 200, 4))
 
 
+def test_what_is_made_but_has_no_name_yet_is_not_made_again(tmp_path, monkeypatch):
+    def stopped(self, target):
+        raise StopIteration
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", stopped)
+        with pytest.raises(StopIteration):
+            array_of("a", 200, (1,), np.uint8, counting, folder=tmp_path)
+    assert (array_of("a", 200, (1,), np.uint8, never, folder=tmp_path)[:, 0] == np.arange(200)).all()
+    assert kept(tmp_path) == [".npy"]
+
+
 @pytest.mark.parametrize("broken", [".journal", ".part"])
 def test_a_part_without_its_journal_starts_anew(tmp_path, broken):
     with pytest.raises(StopIteration):

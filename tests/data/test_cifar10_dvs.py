@@ -44,11 +44,21 @@ def test_first_of_each_class_by_name_are_for_training(tmp_path, toy, folder, suf
 
 
 def test_events_are_read(tmp_path, toy):
-    pytest.importorskip("rheobase.data.formats")
     lay(tmp_path / "cifar10_dvs")
     data = toy.read(tmp_path)
     events = data.test[0]
     assert (len(events), events.sensor, events.t.tolist()) == (9, (128, 128), [10 * k for k in range(9)])
+
+
+def test_damaged_recordings_are_one_error(tmp_path, toy):
+    lay(tmp_path / "cifar10_dvs")
+    path = tmp_path / "cifar10_dvs/airplane/cifar10_airplane_8.aedat"
+    whole = path.read_bytes()
+    changed = whole[:-8] + b"\0\1" + whole[-6:]  # an address of more than 16 bits
+    for content in (whole[:-1], changed):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"airplane_8\.aedat: .* at byte offset"):
+            toy.read(tmp_path).test[0]
 
 
 def test_archives_are_unpacked(tmp_path, toy, zip_folder):

@@ -90,7 +90,9 @@ def test_sound_that_cannot_be_heard_raises(sound, rate_hz, message):
         Cochlea().hear(sound, rate_hz)
 
 
-@pytest.mark.parametrize("change", [{"channels": 0}, {"low_hz": 0.0}, {"low_hz": 5000.0}, {"gain": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"channels": 0}, {"low_hz": 0.0}, {"low_hz": 5000.0}, {"gain": 0.0}, {"gain": np.inf}]
+)
 def test_impossible_cochleas_raise(change):
     with pytest.raises(ValueError, match="expected channels >= 1"):
         Cochlea(**change)

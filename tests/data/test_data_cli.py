@@ -1,10 +1,13 @@
 """The verbs `data` and `view`."""
 
 import json
+import struct
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from rheobase.cli import main
 from rheobase.data import about, files_of, list_datasets
@@ -38,8 +41,10 @@ def test_every_data_set_has_a_line(capsys, nothing_here):
 
 
 def test_a_set_is_here_if_a_path_of_its_layout_is(capsys, nothing_here):
-    (nothing_here / "MNIST" / "raw").mkdir(parents=True)
-    assert files_of("event_digits") == (nothing_here / "MNIST" / "raw",)
+    file = nothing_here / "MNIST/raw/train-images-idx3-ubyte.gz"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert files_of("event_digits") == (file,)
     code, found, out, _ = run(capsys, "data", "info", "event_digits", "--json")
     assert code == 0
     known = about("event_digits")
@@ -47,9 +52,9 @@ def test_a_set_is_here_if_a_path_of_its_layout_is(capsys, nothing_here):
         assert found[key] == getattr(known, key)
         assert getattr(known, key) in out
     assert found["here"]
-    assert found["found"] == [str(nothing_here / "MNIST" / "raw")]
-    assert "found  MNIST/raw" in out
-    assert "absent mnist/MNIST/raw" in out
+    assert found["found"] == [str(file)]
+    assert "found  MNIST/raw/train-images-idx3-ubyte.gz" in out
+    assert "absent mnist/MNIST/raw/train-images-idx3-ubyte.gz" in out
 
 
 def test_info_names_the_closest_set(capsys):
@@ -79,9 +84,32 @@ def test_prepare_hands_on_its_options_and_tells_of_progress(capsys, monkeypatch)
     assert out.count("made: ") == 11
 
 
+def test_prepare_makes_the_frames_of_every_fold(capsys, monkeypatch, tmp_path):
+    from rheobase.data import EventDataset, Events, Recordings, cache_folder, registry
+
+    def read(fold, k):
+        return Events.of([0, 1 + k], [fold, 0], [0, 0], [1, 1], (3, 2))
+
+    def made(*, root=None, download=False, fold=0):
+        train, test = (
+            Recordings(partial(read, fold), torch.zeros(N).long(), f"{fold} {part}") for part, N in (("a", 4), ("b", 2))
+        )
+        return EventDataset("made", train, test, ("one",), (3, 2), "", "", "")
+
+    monkeypatch.setenv("RHEOBASE_CACHE", str(tmp_path))
+    monkeypatch.setitem(registry._LOADERS, "made", made)
+    monkeypatch.setitem(registry._FOLDS, "made", 3)
+    code, _, _, err = run(capsys, "data", "prepare", "made", "--size", "2")
+    assert (code, "--size is 2 without --T" in err) == (2, True)
+    assert run(capsys, "data", "prepare", "made", "--json")[1] == {"name": "made", "train": 4, "test": 2}
+    assert list(tmp_path.iterdir()) == []
+    assert run(capsys, "data", "prepare", "made", "--T", "2", "--json")[1] == {"name": "made", "train": 4, "test": 2}
+    assert len(list(cache_folder().glob("*.npy"))) == 6
+
+
 def test_prepare_says_what_a_set_does_not_take_or_lacks(capsys, nothing_here):
     code, _, _, err = run(capsys, "data", "prepare", "digits", "--T", "7")
-    assert (code, "takes no option T" in err) == (2, True)
+    assert (code, "digits takes no --T; expected recordings; leave it out" in err) == (2, True)
     code, _, _, err = run(capsys, "data", "prepare", "event_digits")
     assert (code, "files are missing" in err) == (2, True)
 
@@ -102,7 +130,6 @@ def test_data_without_an_action_says_what_there_is(capsys):
 
 @pytest.fixture
 def recording(tmp_path):
-    pytest.importorskip("rheobase.data.formats", reason="no readers of event files")
     random = np.random.default_rng(0)
     path = tmp_path / "mine.npz"
     columns = {"x": random.integers(0, 8, 50), "y": random.integers(0, 6, 50), "p": random.integers(0, 2, 50)}
@@ -123,6 +150,22 @@ def test_view_writes_a_page_into_the_current_folder(capsys, recording, tmp_path,
     monkeypatch.chdir(tmp_path)
     assert run(capsys, "view", recording, "--sensor", "8,6", "--unit", "us")[0] == 0
     assert "mine.npz" in (tmp_path / "mine.html").read_text()
+
+
+def test_view_takes_files_that_do_not_say_their_format_or_keep_their_order(capsys, tmp_path):
+    path = tmp_path / "mine.aedat"
+    path.write_bytes(b"".join(struct.pack(">HI", x << 1, t) for x, t in ((3, 10), (2, 5))))
+    arguments = ("view", path, "--out", tmp_path / "mine.png", "--json")
+    code, _, _, err = run(capsys, *arguments)
+    assert (code, "say format='aedat2'" in err) == (2, True)
+    found = run(capsys, *arguments, "--format", "cochlea")[1]
+    assert (found["events"], found["sensor"]) == (2, [32, 1])
+    path = tmp_path / "mine.csv"
+    path.write_text("t,x,y,p\n10,0,0,1\n5,1,1,0\n")
+    arguments = ("view", path, "--out", tmp_path / "mine.png", "--json")
+    code, _, _, err = run(capsys, *arguments)
+    assert (code, "pass sort=True" in err) == (2, True)
+    assert run(capsys, *arguments, "--sort")[1]["seconds"] == 5e-6
 
 
 @pytest.mark.parametrize("sensor", ["8", "8,x", "8,6,2"])

@@ -7,7 +7,7 @@ import pytest
 from rheobase.data import load
 from rheobase.data.dvs_gesture import read_gesture_labels
 
-HEAD = "class,startTime_usec,endTime_usec\n"
+HEAD = b"class,startTime_usec,endTime_usec\n"
 
 
 def write_aedat3(path, events):
@@ -26,7 +26,7 @@ def published(tmp_path):
     folder.mkdir(parents=True)
     for user in ("user01_led", "user02_led", "user24_led"):
         write_aedat3(folder / f"{user}.aedat", [(t, t // 10, 127, t % 20 == 0) for t in range(0, 1000, 10)])
-        (folder / f"{user}_labels.csv").write_text(f"{HEAD}1,100,200\n11,500,900\n")
+        (folder / f"{user}_labels.csv").write_bytes(HEAD + b"1,100,200\r\n11,500,900\r\n\r\n")
     (folder / "trials_to_train.txt").write_text("user01_led.aedat\nuser02_led.aedat\n\n")
     (folder / "trials_to_test.txt").write_text("user24_led.aedat\n")
     return tmp_path
@@ -41,13 +41,19 @@ def test_published_layout(published):
 
 
 def test_clips_are_cut_from_their_trials(published):
-    pytest.importorskip("rheobase.data.formats")
     data = load("dvs_gesture", root=published)
     clip = data.train[0]
     assert clip.t.tolist() == list(range(100, 200, 10))
     assert (clip.x.tolist(), set(clip.y.tolist())) == (list(range(10, 20)), {127})
     assert clip.p.tolist() == [True, False] * 5
     assert len(data.test[1]) == 40
+
+
+def test_damaged_trials_are_one_error(published):
+    path = published / "dvs_gesture/DvsGesture/user24_led.aedat"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"user24_led\.aedat: .* at byte offset"):
+        load("dvs_gesture", root=published).test[0]
 
 
 def test_key_knows_the_labels(published):
@@ -73,17 +79,22 @@ def test_lists_may_not_lead_elsewhere(published):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "starts with"),
-        ("1,2,3\n", "starts with"),
-        (f"{HEAD}12,1,2\n", "line 2 is"),
-        (f"{HEAD}1,1,2\n3,5,4\n", "line 3 is"),
-        (f"{HEAD}1,1\n", "three whole numbers"),
-        (f"{HEAD}1,a,2\n", "three whole numbers"),
+        (b"", "line 1 is b'' at byte offset 0; expected class,startTime_usec,endTime_usec"),
+        (b"1,2,3\n", "line 1 is b'1,2,3'"),
+        (
+            HEAD + b"12,1,2\n",
+            "line 2 is b'12,1,2' at byte offset 34; expected three whole numbers: a class from 1 to 11",
+        ),
+        (HEAD + b"1,1,2\r\n3,5,4\n", "line 3 is b'3,5,4' at byte offset 41; .*start <= end"),
+        (HEAD + b"1,1\n", "three whole numbers"),
+        (HEAD + b"1,a,2\n", "three whole numbers"),
+        (HEAD + b"1,-2,2\n", "three whole numbers"),
+        (HEAD + b"\xff\xfe\n", r"line 2 is b'\\xff\\xfe'"),
     ],
 )
 def test_wrong_labels_raise(tmp_path, text, message):
     path = tmp_path / "labels.csv"
-    path.write_text(text)
+    path.write_bytes(text)
     with pytest.raises(ValueError, match=rf"labels\.csv: .*{message}"):
         read_gesture_labels(path)
 
@@ -112,12 +123,15 @@ def test_rows_of_milliseconds(rows):
     ]
     assert events.unit == "us"
     pickle.loads(pickle.dumps(data.test.read))
+    path = rows / "DVSGesture/ibmGestureTest/user24_lab/10.npy"
+    np.save(path, np.asfortranarray(np.load(path)))
+    assert load("dvs_gesture", root=rows).test[1].array.tolist() == events.array.tolist()
 
 
 def test_damaged_rows_are_one_error(rows):
     path = rows / "DVSGesture/ibmGestureTest/user24_lab/0.npy"
     whole = path.read_bytes()
-    for content in (whole[:-1], whole[:10], b""):
+    for content in (whole[:-1], whole[:10], b"", b"PK\x03\x04" + whole):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"user24_lab/0\.npy"):
             load("dvs_gesture", root=rows).test[0]

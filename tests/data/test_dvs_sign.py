@@ -37,13 +37,25 @@ def test_times_are_in_tenths_of_milliseconds(source):
     assert (events.sensor, events.unit, events.p[:2].tolist()) == ((128, 128), "us", [False, True])
 
 
-@pytest.mark.parametrize("text", ["1,2,3\n", "a,b,c,d\n", "0.1,200,1,1\n", "0.1,1.5,1,1\n", "nan,1,1,1\n"])
+@pytest.mark.parametrize("text", ["1,2,3\n", "a,b,c,d\n", "0.1,200,1,1\n", "0.1,1.5,1,1\n", "nan,1,1,1\n", "0.1,1,1"])
 def test_damaged_tables_raise(source, text):
     data = load("dvs_sign_v2e", root=source)
     for path in source.rglob("*.csv"):
         path.write_text(text)
-    with pytest.raises(ValueError, match=r"\.csv: .*copy it again"):
+    with pytest.raises(ValueError, match=r"\.csv: .*at byte offset .*copy or download the file again"):
         data.test[0]
+
+
+def test_a_table_may_be_out_of_order_and_begin_with_a_whole_second(source):
+    for path in source.rglob("*.csv"):
+        path.write_text("1,5,6,0\n0.5,7,8,1\n")
+    assert load("dvs_sign_v2e", root=source).train[0].array.tolist() == [(500_000, 7, 8, True), (10**6, 5, 6, False)]
+
+
+def test_missing_tables_are_counted(source):
+    (source / "dvs_sign_v2e/train_self/1/7.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks 1 of 120 files, .*1/7\.csv first; copy the whole folder"):
+        load("dvs_sign_v2e", root=source)
 
 
 def test_no_such_fold():

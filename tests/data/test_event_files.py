@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import numpy as np
@@ -22,6 +23,14 @@ def test_columns_become_recordings(packed):
     assert [recordings[k].t.tolist() for k in range(3)] == [[1, 1, 3], [7, 10], []]
     assert [recordings[k].x.tolist() for k in range(3)] == [[3, 4, 5], [1, 2], []]
     assert pickle.loads(pickle.dumps(recordings.read))(0).p.tolist() == [True, False, True]
+
+
+def test_a_file_that_changes_is_read_again(packed):
+    assert delta_recordings(packed, [0], [0], (6, 1))[0].x.tolist() == [1, 2]
+    columns = read_columns(packed, ("x", "y", "p", "dt", "offsets"))
+    np.savez(packed, **{**columns, "x": columns["x"][::-1]})
+    os.utime(packed, ns=(0, 0))  # a clock may be too coarse to tell
+    assert delta_recordings(packed, [0], [0], (6, 1))[0].x.tolist() == [5, 4]
 
 
 def test_key_tells_index_and_file(packed):

@@ -34,6 +34,15 @@ def test_parts_keep_sensor_and_unit():
     assert (events.between(11, 20).sensor, len(events.between(11, 20)), events[:2].unit) == ((4, 3), 0, "ms")
 
 
+def test_a_mask_of_another_length_raises():
+    with pytest.raises(IndexError, match=r"the mask is \[3\]"):
+        some()[np.ones(3, bool)]
+
+
+def test_a_duration_beyond_64_bits():
+    assert Events.of([-(2**63), 2**63 - 1], [0, 0], [0, 0], [1, 1], (1, 1)).duration == 2**64 - 1
+
+
 def test_sorting_is_stable():
     events = Events.of(t=[5, 1, 5, 0], x=[0, 1, 2, 3], y=[0] * 4, p=[1] * 4, sensor=(4, 1), sort=True)
     assert events.x.tolist() == [3, 1, 0, 2]
@@ -57,6 +66,12 @@ def test_finer_units_and_back(times):
         ({"t": [10, 20.5, 21, 35]}, "t holds NaN, Inf or fractions"),
         ({"t": [10, np.nan, 21, 35]}, "t holds NaN"),
         ({"x": [-1, 0, 0, 0]}, r"x lies in -1 \.\. 0; expected 0 \.\. 65535"),
+        (
+            {"t": [0, 1, 2, 2.0**63]},
+            r"t lies in 0\.0 \.\. 9\.2.*; expected -9223372036854775808 \.\. 9223372036854775807",
+        ),
+        ({"p": [1, np.nan, 0, 0]}, "p is of float64 or holds NaN; expected numbers"),
+        ({"p": ["a"] * 4}, "p is of <U1 or holds NaN; expected numbers"),
         ({"p": [1, 0]}, r"got columns t \[4\], x \[4\], y \[4\], p \[2\]"),
         ({"x": ["a"] * 4}, "expected numbers"),
         ({"unit": "h"}, "unit is 'h'"),

@@ -20,7 +20,7 @@ def write_spikes(path, labels):
         for name, dtype in (("times", "f2"), ("units", "u2")):
             values = np.empty(len(labels), object)
             for k in range(len(labels)):
-                column = [0.0, 0.125, 0.5] if name == "times" else [k, 699, 0]
+                column = [0.125, 0.0, 0.5] if name == "times" else [699, k, 0]
                 values[k] = np.array(column, dtype)
             file.create_dataset(f"spikes/{name}", data=values, dtype=h5py.vlen_dtype(np.dtype(dtype)))
         file["labels"] = np.array(labels, "u2")
@@ -35,7 +35,6 @@ def toy():
 
 @pytest.mark.parametrize("folder", ["shd", "SHD", "heidelberg/shd"])
 def test_files_are_read(tmp_path, toy, folder):
-    pytest.importorskip("rheobase.data.formats")
     write_spikes(tmp_path / folder / "shd_train.h5", [0, 1, 1])
     write_spikes(tmp_path / folder / "shd_test.h5", [1, 0])
     data = toy.read(0, 1, tmp_path)
@@ -46,7 +45,6 @@ def test_files_are_read(tmp_path, toy, folder):
 
 
 def test_archives_are_unpacked(tmp_path, toy):
-    pytest.importorskip("rheobase.data.formats")
     sums = {}
     for name, labels in (("shd_train.h5", [0, 1, 1]), ("shd_test.h5", [1, 0])):
         write_spikes(tmp_path / "made" / name, labels)
@@ -62,7 +60,6 @@ def test_archives_are_unpacked(tmp_path, toy):
 
 
 def test_another_number_of_recordings_raises(tmp_path, toy):
-    pytest.importorskip("rheobase.data.formats")
     for name in ("shd_train.h5", "shd_test.h5"):
         write_spikes(tmp_path / "shd" / name, [0, 1])
     with pytest.raises(ValueError, match=r"shd_train\.h5: holds 2 recordings, expected 3"):
@@ -70,7 +67,6 @@ def test_another_number_of_recordings_raises(tmp_path, toy):
 
 
 def test_damaged_file_is_one_error(tmp_path, toy):
-    pytest.importorskip("rheobase.data.formats")
     for name in ("shd_train.h5", "shd_test.h5"):
         write_spikes(tmp_path / "shd" / name, [0, 1, 1])
     path = tmp_path / "shd/shd_train.h5"
@@ -80,7 +76,6 @@ def test_damaged_file_is_one_error(tmp_path, toy):
 
 
 def test_validation_takes_the_place_of_the_test_split(tmp_path):
-    pytest.importorskip("rheobase.data.formats")
     for part, count in (("train", 3), ("valid", 2), ("test", 4)):
         write_spikes(tmp_path / f"ssc/ssc_{part}.h5", [k % 2 for k in range(count)])
     small = replace(_SSC, sizes=(3, 2, 4))

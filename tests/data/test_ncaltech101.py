@@ -42,10 +42,20 @@ def test_impossible_draws_raise(groups, seed):
 
 
 def test_events_are_read(root):
-    pytest.importorskip("rheobase.data.formats")
     data = load("ncaltech101", root=root)
     events = data.train[0]
     assert (events.sensor, len(events), int(events.x[0])) == ((240, 180), 1, 239)
+
+
+def test_damaged_recordings_are_one_error(root):
+    path = root / "ncaltech101/Caltech101/accordion/image_0000.bin"
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole[:1] + b"\xc0" + whole[2:]):  # cut, or in row 192
+        path.write_bytes(content)
+        data = load("ncaltech101", root=root)
+        (split,) = (part for part in (data.train, data.test) if "accordion/image_0000.bin" in part.read.names)
+        with pytest.raises(ValueError, match=r"image_0000\.bin: .* at byte offset"):
+            split[split.read.names.index("accordion/image_0000.bin")]
 
 
 def test_an_empty_folder_raises(tmp_path):

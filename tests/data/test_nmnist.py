@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from rheobase.data import data_root
 from rheobase.data.nmnist import _ABOUT, _SOURCE, DigitFolders
 
 EVENTS = [(5, 3, 4, 1), (7, 33, 0, 0), (1_000_000, 0, 33, 1)]
@@ -31,7 +32,6 @@ def test_folders_are_read(tmp_path, write_bin, toy, folder):
 
 
 def test_events_are_those_of_the_file(tmp_path, write_bin, toy):
-    pytest.importorskip("rheobase.data.formats")
     lay(tmp_path / "nmnist", write_bin)
     data = toy.read(tmp_path)
     events = data.test[3]
@@ -45,8 +45,17 @@ def test_events_are_those_of_the_file(tmp_path, write_bin, toy):
     assert (data.train[7].t[0], data.train[7].x[0]) == (3, 2)
 
 
+def test_a_real_recording_is_read(tmp_path, write_bin, toy):
+    real = data_root() / "event_formats/sample_nmnist.bin"
+    if not real.is_file():
+        pytest.skip("event_formats is not below RHEOBASE_DATA")
+    lay(tmp_path / "nmnist", write_bin)
+    (tmp_path / "nmnist/Test/4/00001.bin").write_bytes(real.read_bytes())
+    events = toy.read(tmp_path).test[4]
+    assert (len(events), int(events.t[-1]), events.sensor) == (4325, 311175, (34, 34))
+
+
 def test_damaged_file_is_one_error(tmp_path, write_bin, toy):
-    pytest.importorskip("rheobase.data.formats")
     lay(tmp_path / "nmnist", write_bin)
     path = tmp_path / "nmnist/Test/0/00001.bin"
     path.write_bytes(path.read_bytes()[:-1])

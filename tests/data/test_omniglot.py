@@ -112,7 +112,14 @@ def test_png_files_are_read_in_the_order_of_alphabets(tmp_path, packed):
 
 
 def test_wrong_png_files_raise(tmp_path):
-    for content, message in ((b"no picture", "a/b/1.png is damaged"), (png(np.full((3, 2), True)), "is 2 x 3")):
+    whole = png(np.full((105, 105), True))
+    damaged = "a/b/1.png is damaged"
+    for content, message in (
+        (b"no picture", damaged),
+        (whole[:10] + b"\x00\x00" + whole[12:], damaged),  # what Pillow has other errors for: a header cut short,
+        (whole.replace(b"IDAT", b"\xb0\xae%\xdd"), damaged),  # a chunk without a name
+        (png(np.full((3, 2), True)), "is 2 x 3"),
+    ):
         with pytest.raises(ValueError, match=message):
             read_drawings(tmp_path, {"a/b/1.png": content})
     with pytest.raises(ValueError, match=r"holds no \.png"):

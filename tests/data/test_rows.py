@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 
 from rheobase.data import EVENT, Events
-from rheobase.data.rows import contiguous, copy_rows, join_rows, select, take_rows
+from rheobase.data.rows import contiguous, copy_rows, join_rows, sort_rows, take_rows
 
 
 def array(N=7):
@@ -17,7 +18,12 @@ def test_rows_are_those_of_numpy():
     assert take_rows(rows, np.array([3, 0, 3])).tolist() == rows[[3, 0, 3]].tolist()
     assert take_rows(rows, mask).dtype == EVENT
     assert take_rows(rows[:0], mask[:0]).tolist() == []
-    assert select(Events(rows, (7, 3), "ms"), mask).in_unit("us").t.tolist() == [1000, 2000, 4000, 5000]
+    assert sort_rows(rows[[5, 0, 3]]).tolist() == rows[[0, 3, 5]].tolist()
+
+
+def test_a_mask_of_another_length_raises():
+    with pytest.raises(IndexError, match=r"the mask is \[6\]; expected \[7\]"):
+        take_rows(array(), np.ones(6, bool))
 
 
 def test_copies_are_the_callers_own():

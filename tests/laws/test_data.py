@@ -4,7 +4,18 @@ import re
 
 import pytest
 
-from rheobase.data import Dataset, EventDataset, Graph, ImageFolders, Omniglot, about, list_datasets, load
+from rheobase.data import (
+    Dataset,
+    EventDataset,
+    Graph,
+    ImageFolders,
+    Omniglot,
+    about,
+    data_root,
+    files_of,
+    list_datasets,
+    load,
+)
 
 NAMES = list_datasets()
 KINDS = ("images", "events", "sound", "graphs", "episodes", "generated")
@@ -35,6 +46,30 @@ def test_an_empty_root_is_answered_with_every_path_and_the_source(name, tmp_path
     for path in known.layout:
         assert str(tmp_path / path) in message
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: flipped(data, len(data) // 2)], ids=["cut", "bit"]
+)
+@pytest.mark.parametrize("name", [name for name in NAMES if about(name).layout])
+def test_damaged_copies_of_what_is_here_raise(name, damage, tmp_path):
+    """The last of the files that are read, cut by a byte or with one bit changed, the others as they are."""
+    found = [path for path in files_of(name) if path.is_file()]
+    if not found:
+        pytest.skip(f"{name} is not below RHEOBASE_DATA")
+    for path in found:
+        copy = tmp_path / path.relative_to(data_root())
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path == found[-1]:
+            copy.write_bytes(damage(path.read_bytes()))
+        else:
+            copy.symlink_to(path.resolve())
+    with pytest.raises(ValueError, match=re.escape(found[-1].name)):
+        load(name, root=tmp_path)
+
+
+def flipped(data, place):
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
 def sizes(data):

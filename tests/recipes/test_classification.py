@@ -5,15 +5,17 @@ import numpy as np
 import pytest
 import torch
 
-from rheobase.data import Dataset, Split, registry
+from rheobase.data import Dataset, Split, load, registry
 from rheobase.neurons import PSN, SlidingPSN
 from rheobase.recipes import (
     Classification,
+    Task,
     build,
     classification,
     classify,
     floors,
     measure,
+    recipe,
     record,
     record_floors,
     report,
@@ -35,7 +37,7 @@ def test_a_neuron_for_a_fixed_number_of_steps_is_made_for_those_of_the_config(ne
     assert task.model(x).shape == (3, 2, 10)
 
 
-def sequences(folds):
+def sequences(folds, full_scale=1):
     """A registered set of sequences [T, 6] whose class is the half that is active, and the folds it has."""
 
     def load_folded(*, root=None, download=False, T=5, fold=0):
@@ -46,7 +48,7 @@ def sequences(folds):
         x[y == 1, :, 3:] += 4
         tested = torch.arange(120) % (folds or 4) == fold
         train, test = (
-            Split(x, y[rows], 1, rows) for rows in (torch.nonzero(~tested)[:, 0], torch.nonzero(tested)[:, 0])
+            Split(x, y[rows], full_scale, rows) for rows in (torch.nonzero(~tested)[:, 0], torch.nonzero(tested)[:, 0])
         )
         return Dataset("folded", train, test, ("low", "high"), (), (), "", "", "", T=T)
 
@@ -111,6 +113,46 @@ def test_folds_that_were_stopped_are_gone_on_with(tmp_path):
     again = resume(RunFolder.open(part), on_epoch=lines.append)
     assert [(line["fold"], line["epoch"]) for line in lines] == [(1, 4), (1, 5)] + [(2, e) for e in range(6)]
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
+
+
+@pytest.mark.usefixtures("folded")
+def test_folds_go_on_from_the_checkpoint_that_is_asked_for(tmp_path):
+    class StoppedError(Exception): ...
+
+    def stop(line):
+        if (line["fold"], line["epoch"]) == (1, 3):
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train("toy", SMALL, tmp_path, on_epoch=stop)
+    (path,) = (tmp_path / "toy").iterdir()
+    (fold,) = (path / "folds/fold1").iterdir()
+    pointer = fold / "checkpoints/last.json"
+    pointer.write_text("no checkpoint")
+    with pytest.raises(ValueError, match=r"last\.json"):
+        resume(RunFolder.open(path))
+    assert resume(RunFolder.open(path), which="best")["test_count"] == 120
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("RHEOBASE_DATA", str(tmp_path / "empty"))
+    with pytest.raises(FileNotFoundError, match="files are missing"):
+        train("nas-tones", recipe("nas-tones")(), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("folded")
+def test_sequences_are_classified_as_their_set_holds_them(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry._LOADERS, "whole", sequences(0, full_scale=50))
+    run, result = train("toy", replace(SMALL, data="whole"), tmp_path)
+    test = load("whole", T=5).test
+    named = classify(run, test.samples().numpy().astype(np.float32))
+    truth = [("low", "high")[label] for label in test.y.tolist()]
+    assert np.mean([a == b for a, b in zip(named, truth, strict=True)]) == pytest.approx(result["test_accuracy"])
+    seen = []
+    monkeypatch.setattr(Task, "prepare", lambda self, x, generator: seen.append(x) or self.dataset.encode(x, 5))
+    classify(run, test.samples().numpy().astype(np.float32))
+    assert torch.equal(torch.cat(seen), test.intensities())
 
 
 @pytest.mark.usefixtures("folded")

@@ -1,10 +1,12 @@
 """Data sets of neighbouring libraries as ours. None of them is imported: what counts is what an object has.
 
-from rheobase.data import from_torchvision, from_tonic, from_pyg
+Training and test part come as two objects:
 
-data = from_torchvision(MNIST(root, train=True), MNIST(root, train=False), name="mnist")
-data = from_tonic(NMNIST(folder, train=True), NMNIST(folder, train=False), name="nmnist")  # tonic is under the GPL
-graph = from_pyg(Planetoid(root, "Cora")[0], name="cora")
+    from rheobase.data import from_torchvision, from_tonic, from_pyg
+
+    data = from_torchvision(MNIST(root, train=True), MNIST(root, train=False), name="mnist")
+    data = from_tonic(NMNIST(folder, train=True), NMNIST(folder, train=False), name="nmnist")  # tonic is under the GPL
+    graph = from_pyg(Planetoid(root, "Cora")[0], name="cora")
 """
 
 import hashlib
@@ -70,9 +72,9 @@ def from_tonic(
         ValueError: an attribute is missing or does not fit; names it.
     """
     if sensor is None:
-        size = _attribute("from_tonic", train, "sensor_size")
+        size = getattr(train, "sensor_size", None)
         if size is None:
-            raise ValueError("from_tonic: sensor_size is None; pass sensor=(width, height)")
+            raise ValueError(f"from_tonic: {type(train).__name__} states no sensor_size; pass sensor=(width, height)")
         sensor = (int(size[0]), int(size[1]))
     parts = []
     for dataset in (train, test):
@@ -136,6 +138,11 @@ def from_pyg(data: Any, *, name: str, source: str = "", licence: str = "", citat
     """
     x, edges, y = (_attribute("from_pyg", data, attribute) for attribute in ("x", "edge_index", "y"))
     masks = [_attribute("from_pyg", data, f"{part}_mask") for part in ("train", "val", "test")]
+    if wrong := [mask for mask in masks if mask.dtype != torch.bool or mask.shape != (len(x),)]:
+        raise ValueError(
+            f"from_pyg: a mask is {wrong[0].dtype} {list(wrong[0].shape)}; expected bool [{len(x)}]: pick one of "
+            "several splits, data.train_mask = data.train_mask[:, 0] and so on"
+        )
     labels = y.long()
     train, val, test = (mask.nonzero().squeeze(1) for mask in masks)
     return Graph(
@@ -154,9 +161,10 @@ def from_pyg(data: Any, *, name: str, source: str = "", licence: str = "", citat
 
 
 def _attribute(caller: str, dataset: Any, name: str) -> Any:
-    if not hasattr(dataset, name):
+    found = getattr(dataset, name, None)
+    if found is None:
         raise ValueError(f"{caller}: {type(dataset).__name__} has no attribute {name!r}; expected one that has it")
-    return getattr(dataset, name)
+    return found
 
 
 def _classes(dataset: Any, labels: torch.Tensor) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Zip and tar archives, read in memory or unpacked safely."""
 
+import errno
 import gzip
 import lzma
 import shutil
@@ -24,6 +25,7 @@ _DAMAGE = (
     EOFError,
     RuntimeError,
 )
+_DAMAGE_CODES = (None, errno.EINVAL)  # of OSError: bzip2's own, and a place before the start of the file
 _SIZE_LIMIT = 1 << 38  # 256 GiB: all of ImageNet fits
 
 
@@ -52,7 +54,11 @@ def entries(archive: Path) -> Iterator[Iterator[Entry]]:
             with tarfile.open(archive) as opened_tar:
                 yield _tarred(archive, opened_tar)
     except _DAMAGE as error:
-        raise ValueError(f"{archive}: damaged archive ({error}); delete it and download it again") from error
+        raise _damaged(archive, error) from error
+    except OSError as error:
+        if error.errno not in _DAMAGE_CODES:
+            raise
+        raise _damaged(archive, error) from error
 
 
 def read_entries(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
@@ -98,8 +104,11 @@ def unpack(archive: Path, top: str, limit: int = _SIZE_LIMIT) -> Path:
                 _copy(archive, entry, part / entry.name)
         if not (part / top).exists():
             raise ValueError(f"{archive}: holds nothing named {top}; it is not the original: download it again")
-        if not target.exists():
+        try:
             (part / top).replace(target)
+        except OSError:
+            if not target.exists():  # else another process was faster
+                raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target
@@ -138,10 +147,20 @@ def _read(archive: Path, entry: Entry) -> bytes:
 
 
 def _copy(archive: Path, entry: Entry, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with entry.open() as file, target.open("xb") as copy:
-        shutil.copyfileobj(file, copy)
-        _check_size(archive, entry, copy.tell())
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with entry.open() as file, target.open("xb") as copy:
+            shutil.copyfileobj(file, copy)
+            _check_size(archive, entry, copy.tell())
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise ValueError(
+            f"{archive}: has {entry.name} twice, or as a file and as a folder; expected it once; delete it and "
+            "download it again"
+        ) from error
+
+
+def _damaged(archive: Path, error: Exception) -> ValueError:
+    return ValueError(f"{archive}: damaged archive ({error}); delete it and download it again")
 
 
 def _check_size(archive: Path, entry: Entry, found: int) -> None:

@@ -159,6 +159,7 @@ def cached_array(
             rows = _Rows(kept.path.with_suffix(".part"), _header((count, *shape), dtype), kept.key, shape, dtype, make)
             _build(rows, count, workers, on_progress)
             rows.path.replace(kept.path)
+            _journal(rows).unlink()
     finally:
         lock.release()
     made = kept.array((count, *shape), dtype)
@@ -279,7 +280,7 @@ class _Rows:
 def _build(rows: _Rows, count: int, workers: int | None, on_progress: Progress | None) -> None:
     """Make all rows that the journal does not know yet; to be called by the one process that holds the lock."""
     size = max(1, min(_SHARD_BYTES // max(rows.nbytes, 1), -(-count // _SHARDS)))
-    path = rows.path.with_suffix(".journal")
+    path = _journal(rows)
     begun = _noted(path, rows, count)
     ahead = deque(
         shard for start in range(0, count, size) if (shard := (start, min(start + size, count))) not in (begun or ())
@@ -317,7 +318,11 @@ def _build(rows: _Rows, count: int, workers: int | None, on_progress: Progress |
         note(*ahead.popleft())
     if ahead and task is not None:
         _share(task, ahead, min(crew, len(ahead)), note)
-    path.unlink()
+
+
+def _journal(rows: _Rows) -> Path:
+    """Beside the part that it tells of."""
+    return rows.path.with_suffix(".journal")
 
 
 def _title(rows: _Rows, count: int) -> str:

@@ -18,6 +18,7 @@ import torch
 
 from rheobase.data.archives import read_entries
 from rheobase.data.dataset import Dataset, Split
+from rheobase.data.event_files import read_columns
 from rheobase.data.fetch import Source, check_md5, obtain
 from rheobase.data.pickles import read_pickle
 from rheobase.data.provenance import image_dataset
@@ -290,9 +291,9 @@ def cifar10_jpeg(*, root: str | os.PathLike[str] | None = None, download: bool =
 def _decode_jpegs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     from PIL import Image
 
-    with np.load(path) as arrays:
-        header, blob = arrays["header"].tobytes(), arrays["blob"].tobytes()
-        offsets, labels = arrays["offsets"], arrays["labels"]
+    columns = read_columns(path, ("header", "blob", "offsets", "labels"))
+    header, blob = columns["header"].tobytes(), columns["blob"].tobytes()
+    offsets, labels = columns["offsets"], columns["labels"]
     images = np.empty((len(labels), 32, 32, 3), np.uint8)
     for k, (start, stop) in enumerate(pairwise(offsets)):
         with Image.open(io.BytesIO(header + blob[start:stop]), formats=("JPEG",)) as image:

@@ -55,7 +55,8 @@ class Cochlea:
         normalise: scale every recording to a root mean square of 1.
 
     Raises:
-        ValueError: fewer than one channel, frequencies that do not rise from above zero, a gain that is not positive.
+        ValueError: fewer than one channel, frequencies that do not rise from above zero, a gain that is not positive
+            and finite.
     """
 
     channels: int = 64
@@ -65,10 +66,10 @@ class Cochlea:
     normalise: bool = True
 
     def __post_init__(self) -> None:
-        if self.channels < 1 or not 0 < self.low_hz <= self.high_hz or not self.gain > 0:
+        if self.channels < 1 or not 0 < self.low_hz <= self.high_hz or not 0 < self.gain < np.inf:
             raise ValueError(
                 f"Cochlea: channels={self.channels}, low_hz={self.low_hz}, high_hz={self.high_hz}, gain={self.gain}; "
-                "expected channels >= 1, 0 < low_hz <= high_hz and gain > 0"
+                "expected channels >= 1, 0 < low_hz <= high_hz and a finite gain > 0"
             )
 
     @property

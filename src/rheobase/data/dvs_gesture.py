@@ -5,7 +5,6 @@ As published: a recording per trial, `user<NN>_<light>.aedat` (AEDAT 3.1), with 
 keeps it: a file per gesture, `user<NN>_<light>/<label>.npy`, rows of x, y, polarity and milliseconds.
 """
 
-import csv
 import functools
 import hashlib
 import os
@@ -37,6 +36,7 @@ _CLASSES = (
     "air guitar",
     "other gestures",
 )
+_LABEL_COLUMNS = [b"class", b"startTime_usec", b"endTime_usec"]
 _PARTS = ("Train", "Test")
 _SOURCE = Source(
     dataset="dvs_gesture",
@@ -86,14 +86,16 @@ class MillisecondRows:
 
     def __call__(self, k: int) -> Events:
         """Read clip k."""
+        from rheobase.data.formats.npz import read_array
+
         path = self.folder / self.names[k]
+        rows = read_array(path)
         try:
-            rows = np.load(path)
             if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in "iuf":
                 raise ValueError(f"an array {list(rows.shape)} of {rows.dtype}")
             x, y, p, t = rows.T
             return Events.of(np.rint(t * 1000.0), x, y, p, _SENSOR, sort=True)
-        except (ValueError, EOFError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"{path}: {error}; expected rows of x, y, polarity and milliseconds [N, 4]: download it again"
             ) from error
@@ -112,23 +114,31 @@ def read_gesture_labels(path: Path) -> list[tuple[int, int, int]]:
     Format: a line `class,startTime_usec,endTime_usec`, then a line per gesture, classes counted from 1.
 
     Raises:
-        ValueError: another head, a line that is not three whole numbers, no such class, or an end before its start.
+        ValueError: another head, a line that is not three whole numbers, no such class, or an end before its start;
+            names the line and its byte offset.
     """
-    with path.open(newline="") as file:
-        lines = list(csv.reader(file))
-    if not lines or [name.strip() for name in lines[0]] != ["class", "startTime_usec", "endTime_usec"]:
-        raise ValueError(f"{path}: starts with {lines[:1]}, expected class,startTime_usec,endTime_usec")
-    found = []
-    for number, line in enumerate(lines[1:], start=2):
-        if not line:
-            continue
-        try:
-            gesture, start, stop = map(int, line)
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number} is {line}, expected three whole numbers") from error
-        if not (1 <= gesture <= len(_CLASSES) and start <= stop):
-            raise ValueError(f"{path}: line {number} is {line}, expected a class from 1 to 11 and start <= end")
-        found.append((gesture - 1, start, stop))
+    from rheobase.data.formats.checks import damaged
+
+    found, offset = [], 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    if not lines or [name.strip() for name in lines[0].split(b",")] != _LABEL_COLUMNS:
+        raise damaged(
+            path, f"line 1 is {lines[0].strip() if lines else b''!r:.60}", 0, b",".join(_LABEL_COLUMNS).decode()
+        )
+    for number, line in enumerate(lines, start=1):
+        cells = [cell.strip() for cell in line.split(b",")]
+        if number > 1 and any(cells):
+            whole = len(cells) == 3 and all(cell.isdigit() and len(cell) < 19 for cell in cells)
+            gesture, start, stop = map(int, cells) if whole else (0, 0, 0)
+            if not (1 <= gesture <= len(_CLASSES) and start <= stop):
+                raise damaged(
+                    path,
+                    f"line {number} is {line.strip()!r:.60}",
+                    offset,
+                    f"three whole numbers: a class from 1 to {len(_CLASSES)}, start and end, start <= end",
+                )
+            found.append((gesture - 1, start, stop))
+        offset += len(line)
     return found
 
 

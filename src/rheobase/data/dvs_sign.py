@@ -2,13 +2,12 @@
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from rheobase.data.event_files import files_key, read_columns
+from rheobase.data.event_files import files_key, kept_columns
 from rheobase.data.events import Events
 from rheobase.data.fetch import Source, check_md5, obtain
 from rheobase.data.folds import check_fold, stratified_folds
@@ -20,6 +19,7 @@ FOLDS = 5
 _CLASSES, _PER_CLASS = 3, 40
 _SENSOR = (128, 128)
 _US_PER_TICK = 100
+_NAMES = ("x", "y", "p", "t_100us", "offsets", "label")
 _SOURCE = Source(
     dataset="dvs_sign_v2e",
     files={"train.npz": "0bbbf3411d8234c3624c57a453132429"},
@@ -62,11 +62,16 @@ def dvs_sign_v2e(*, root: str | os.PathLike[str] | None = None, download: bool =
     if path.is_dir():
         read = _Tables(path)
         labels = np.repeat(np.arange(_CLASSES), _PER_CLASS)
+        if missing := [str(read.path(k)) for k in range(len(labels)) if not read.path(k).is_file()]:
+            raise FileNotFoundError(
+                f"dvs_sign_v2e: {path} lacks {len(missing)} of {len(labels)} files, {missing[0]} first; copy the whole "
+                f"folder train_self of {_SOURCE.page}"
+            )
         key = files_key(path, [str(read.path(k).relative_to(path)) for k in range(len(labels))])
     else:
         check_md5(path, _SOURCE.files["train.npz"])
         read = _Columns(path)
-        labels = _columns(path)["label"].astype(np.int64)
+        labels = kept_columns(path, _NAMES)["label"].astype(np.int64)
         key = _SOURCE.files["train.npz"]
     y = torch.from_numpy(labels)
     tested = np.isin(np.arange(len(y)), stratified_folds(y, FOLDS)[fold])
@@ -95,7 +100,7 @@ class _Columns:
     file: Path
 
     def __call__(self, k: int) -> Events:
-        columns = _columns(self.file)
+        columns = kept_columns(self.file, _NAMES)
         part = slice(*columns["offsets"][k : k + 2])
         t, x, y, p = (columns[name][part] for name in ("t_100us", "x", "y", "p"))
         return Events.of(t.astype(np.int64) * _US_PER_TICK, x, y, p, _SENSOR)
@@ -111,20 +116,8 @@ class _Tables:
         return self.folder / str(k // _PER_CLASS) / f"{k % _PER_CLASS}.csv"
 
     def __call__(self, k: int) -> Events:
-        path = self.path(k)
-        try:
-            table = np.loadtxt(path, delimiter=",", ndmin=2)
-            seconds, x, y, p = table.T
-            if not np.isfinite(table).all():
-                raise ValueError("holds NaN or Inf")
-            ticks = np.rint(seconds * (10**6 // _US_PER_TICK)).astype(np.int64)
-            return Events.of(ticks * _US_PER_TICK, x, y, p, _SENSOR, sort=True)
-        except ValueError as error:
-            raise ValueError(
-                f"{path}: {error}; expected lines 'seconds,x,y,p': copy it again from the source"
-            ) from error
+        from rheobase.data.formats import read_events
 
-
-@lru_cache(maxsize=1)
-def _columns(path: Path) -> dict[str, np.ndarray]:
-    return read_columns(path, ("x", "y", "p", "t_100us", "offsets", "label"))
+        events = read_events(self.path(k), sensor=_SENSOR, unit="s", format="csv", sort=True).in_unit("us")
+        events.t[:] = np.rint(events.t / _US_PER_TICK) * _US_PER_TICK
+        return events

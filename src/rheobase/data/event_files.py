@@ -12,6 +12,8 @@ import torch
 from rheobase.data.events import Events, Unit
 from rheobase.data.recordings import Recordings
 
+_DELTA = ("x", "y", "p", "dt", "offsets")
+
 
 @dataclass(frozen=True)
 class EventFiles:
@@ -82,7 +84,7 @@ class DeltaEvents:
 
     def __call__(self, k: int) -> Events:
         """Read recording k."""
-        columns = _columns(self.path)
+        columns = kept_columns(self.path, _DELTA)
         start, stop = columns["offsets"][self.index[k] : self.index[k] + 2]
         dt, x, y, p = (columns[name][start:stop] for name in ("dt", "x", "y", "p"))
         return Events.of(np.cumsum(dt, dtype=np.int64), x, y, p, self.sensor)
@@ -94,7 +96,7 @@ def delta_recordings(path: Path, index: Sequence[int], labels: Sequence[int], se
     Raises:
         ValueError: the file is damaged, or its columns do not agree.
     """
-    columns = _columns(path)
+    columns = kept_columns(path, _DELTA)
     offsets = columns["offsets"]
     lengths = {len(columns[name]) for name in ("x", "y", "p", "dt")}
     if len(lengths) != 1 or offsets[0] != 0 or (np.diff(offsets) < 0).any() or lengths != {int(offsets[-1])}:
@@ -121,6 +123,12 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: not an npz with {', '.join(names)} ({error}); download it again") from error
 
 
+def kept_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """`read_columns`, whose arrays stay in memory until the file changes: for readers of one recording at a time."""
+    known = path.stat()
+    return _kept(path, names, known.st_size, known.st_mtime_ns)
+
+
 @functools.lru_cache(maxsize=2)
-def _columns(path: Path) -> dict[str, np.ndarray]:
-    return read_columns(path, ("x", "y", "p", "dt", "offsets"))
+def _kept(path: Path, names: tuple[str, ...], size: int, changed: int) -> dict[str, np.ndarray]:  # noqa: ARG001
+    return read_columns(path, names)

@@ -1,10 +1,12 @@
 """Events: what an event camera, a spiking cochlea or any sensor by address gives, as one structured array.
 
-import numpy as np
-from rheobase.data import Events
+The columns of a recording, and what it says of itself:
 
-events = Events.of(t=[10, 20, 25], x=[3, 0, 3], y=[1, 1, 2], p=[1, 0, 1], sensor=(4, 3))
-assert events.t[-1] - events.t[0] == 15 and events.seconds == 15e-6
+    import numpy as np
+    from rheobase.data import Events
+
+    events = Events.of(t=[10, 20, 25], x=[3, 0, 3], y=[1, 1, 2], p=[1, 0, 1], sensor=(4, 3))
+    assert events.t[-1] - events.t[0] == 15 and events.seconds == 15e-6
 """
 
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from rheobase.data.rows import copy_rows, sort_rows, take_rows
 
 Unit = Literal["s", "ms", "us", "ns"]
 
@@ -83,7 +87,7 @@ class Events:
 
         Raises:
             ValueError: as the class; columns of unequal length, numbers that are not whole or that an address or a
-                time cannot hold.
+                time cannot hold, NaN.
         """
         columns = {name: np.asarray(column) for name, column in (("t", t), ("x", x), ("y", y), ("p", p))}
         shapes = {column.shape for column in columns.values()}
@@ -93,10 +97,12 @@ class Events:
         array = np.empty(len(columns["t"]), EVENT)
         for name in ("t", "x", "y"):
             array[name] = _whole(name, columns[name])
+        if columns["p"].dtype.kind not in "iubf" or np.isnan(columns["p"]).any():
+            raise ValueError(
+                f"Events.of: p is of {columns['p'].dtype} or holds NaN; expected numbers, above zero for ON"
+            )
         array["p"] = columns["p"] > 0
-        if sort:
-            array = array[np.argsort(array["t"], kind="stable")]
-        return cls(array, sensor, unit)
+        return cls(sort_rows(array) if sort else array, sensor, unit)
 
     @classmethod
     def none(cls, sensor: tuple[int, int], unit: Unit = "us") -> "Events":
@@ -126,7 +132,7 @@ class Events:
     @property
     def duration(self) -> int:
         """Ticks from the first event to the last, 0 if there are fewer than two."""
-        return int(self.t[-1] - self.t[0]) if len(self) else 0
+        return int(self.t[-1]) - int(self.t[0]) if len(self) else 0
 
     @property
     def seconds(self) -> float:
@@ -138,7 +144,8 @@ class Events:
 
     def __getitem__(self, index: slice | np.ndarray) -> "Events":
         """The events at a slice or under a mask, as a recording of the same sensor."""
-        return replace(self, array=self.array[index])
+        taken = take_rows(self.array, index) if isinstance(index, np.ndarray) else self.array[index]
+        return replace(self, array=taken)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.array)
@@ -161,7 +168,7 @@ class Events:
         if unit not in get_args(Unit):
             raise ValueError(f"in_unit: unit is {unit!r}; expected one of {', '.join(get_args(Unit))}")
         ours, theirs = TICKS_PER_SECOND[self.unit], TICKS_PER_SECOND[unit]
-        array = self.array.copy()
+        array = copy_rows(self.array)
         if theirs >= ours:
             factor = theirs // ours
             limit = np.iinfo(np.int64).max // factor
@@ -183,7 +190,8 @@ def _whole(name: str, column: np.ndarray) -> np.ndarray:
             )
     elif column.dtype.kind not in "iub":
         raise ValueError(f"Events.of: {name} is of {column.dtype}; expected numbers")
-    if column.size and (column.min() < bounds.min or column.max() > bounds.max):
+    # float64 rounds the largest time up to 2**63, which does not fit.
+    if column.size and (int(column.min()) < bounds.min or int(column.max()) > bounds.max):
         raise ValueError(
             f"Events.of: {name} lies in {column.min()} .. {column.max()}; expected {bounds.min} .. {bounds.max}"
         )

@@ -1,6 +1,7 @@
 """The Heidelberg spiking data sets: spoken digits (SHD) and commands (SSC) as spikes of a modelled inner ear.
 
 Format: HDF5, `spikes/times` (seconds) and `spikes/units` (0 to 699) by recording, `labels`, `extra/keys` (class names).
+Spikes that a file has out of order are put in the order of their times.
 """
 
 import os
@@ -53,7 +54,7 @@ class SpikeFiles:
             if path.suffix == ".zip":
                 check_md5(path, self.source.files[name])
                 path = unpack(path, name.removesuffix(".zip"))
-            recordings = spike_recordings(path)
+            recordings = spike_recordings(path, sort=True)
             if len(recordings) != self.sizes[chosen]:
                 raise ValueError(
                     f"{path}: holds {len(recordings)} recordings, expected {self.sizes[chosen]}; download it again"

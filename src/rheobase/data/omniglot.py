@@ -291,7 +291,7 @@ def read_drawings(path: Path, files: Mapping[str, bytes | Path]) -> Drawings:
         try:
             with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
                 paper = np.asarray(image.convert("1"))
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{path}: {name} is damaged ({error}); download it again") from error
         if paper.shape != (_SIDE, _SIDE):
             raise ValueError(f"{path}: {name} is {paper.shape[1]} x {paper.shape[0]}, expected {_SIDE} x {_SIDE}")

@@ -3,14 +3,13 @@
 import os
 import wave
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from rheobase.data.cochlea import Cochlea
-from rheobase.data.event_files import files_key, read_columns
+from rheobase.data.event_files import files_key, kept_columns
 from rheobase.data.events import Events
 from rheobase.data.fetch import Source, check_md5, obtain
 from rheobase.data.provenance import event_dataset
@@ -22,6 +21,7 @@ SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 _DIGITS, _TAKES, _TEST_TAKES = 10, 50, 5
 _WINDOW_US = 1_024_000
 _MU = 255
+_NAMES = ("mulaw", "offsets", "label", "speaker", "index")
 _SOURCE = Source(
     dataset="spoken_digits",
     files={"fsdd_mulaw.npz": "13e3f467738bc64c03d36cb3b003d141"},
@@ -82,7 +82,7 @@ def spoken_digits(
         key = files_key(path, files)
     else:
         check_md5(path, _SOURCE.files["fsdd_mulaw.npz"])
-        columns = _columns(path)
+        columns = kept_columns(path, _NAMES)
         names = list(zip(columns["label"], np.array(SPEAKERS)[columns["speaker"]], columns["index"], strict=True))
         waves, key = _MuLaw(path), _SOURCE.files["fsdd_mulaw.npz"]
     tested = np.array([speaker == without if without else take < _TEST_TAKES for _, speaker, take in names])
@@ -118,7 +118,7 @@ class _MuLaw:
     path: Path
 
     def __call__(self, k: int) -> np.ndarray:
-        columns = _columns(self.path)
+        columns = kept_columns(self.path, _NAMES)
         code = columns["mulaw"][slice(*columns["offsets"][k : k + 2])].astype(np.float64)
         return np.sign(code) * np.expm1(np.abs(code) / 127 * np.log(1 + _MU)) / _MU
 
@@ -145,8 +145,3 @@ class _Waves:
                 f"expected {(1, 2, RATE_HZ)} and all of them: copy it again from the source"
             )
         return np.frombuffer(samples, "<i2").astype(np.float64) / 2**15
-
-
-@lru_cache(maxsize=1)
-def _columns(path: Path) -> dict[str, np.ndarray]:
-    return read_columns(path, ("mulaw", "offsets", "label", "speaker", "index"))

@@ -223,6 +223,7 @@ def train(
         the run folder and its result: see `measure`.
     """
     if is_cross_validated(config):
+        build(replace(config, fold=0), download=download)  # what is wrong or missing raises before there is a run
         run = RunFolder.create(runs, recipe, {"recipe": recipe, **asdict(config)})
         return run, _fit_folds(run, download, on_epoch, on_step)
     task = build(config, download=download)
@@ -240,7 +241,7 @@ def resume(
 ) -> Metrics:
     """Go on with a run that was stopped; it ends with the same bits as if it had never been."""
     if is_cross_validated(config_of(run)):
-        return _fit_folds(run, False, on_epoch, on_step)
+        return _fit_folds(run, False, on_epoch, on_step, which)
     return _fit(build(config_of(run)), run, "best" if which == "best" else True, on_epoch, on_step)
 
 
@@ -268,8 +269,8 @@ def _fold_runs(run: RunFolder) -> list[RunFolder | None]:
     return found
 
 
-def _fit_folds(run: RunFolder, download: bool, on_epoch: Any, on_step: Any) -> Metrics:
-    """Train the folds that are not done, then pool."""
+def _fit_folds(run: RunFolder, download: bool, on_epoch: Any, on_step: Any, which: str = "last") -> Metrics:
+    """Train the folds that are not done, a begun one from its checkpoint `which`, then pool."""
     config, recipe = config_of(run), recipe_of(run)
     for k, fold in enumerate(_fold_runs(run)):
         tell = None if on_epoch is None else partial(_tell_fold, on_epoch, k)
@@ -283,7 +284,7 @@ def _fit_folds(run: RunFolder, download: bool, on_epoch: Any, on_step: Any) -> M
                 on_step=on_step,
             )
         elif "eval" not in fold.result():
-            resume(fold, on_epoch=tell, on_step=on_step)
+            resume(fold, which=which, on_epoch=tell, on_step=on_step)
     return _pool(run, recipe, [fold.result()["eval"] for fold in _fold_runs(run) if fold is not None])
 
 
@@ -390,7 +391,8 @@ def classify(run: RunFolder, images: np.ndarray, *, which: str | None = None) ->
             f"images lie in {x.min():g} .. {x.max():g}; divide by the full scale to get intensities in [0, 1]"
         )
     _load(task, run, which)
-    split = Split(x, torch.zeros(len(x), dtype=torch.int64))
+    full_scale = 1 if task.dataset.T is None else task.dataset.test.full_scale
+    split = Split(x, torch.zeros(len(x), dtype=torch.int64), full_scale)
     batches = task.source(split, shuffle=False)(0)
     with task.at_work():
         found = evaluate(task.model, batches, task.config.train, prepare=task.prepare, predictions=True)

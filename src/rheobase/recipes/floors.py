@@ -1,8 +1,10 @@
 """Floors: what trivial methods reach on the samples of a recipe. A network that does not beat them learned nothing.
 
-from rheobase.recipes import floors, recipe
+On the same splits as the network:
 
-floors(recipe("sign-gestures")())  # accuracies of "linear", "nearest" and "nearest_share", and "count"
+    from rheobase.recipes import floors, recipe
+
+    floors(recipe("sign-gestures")())  # accuracies of "linear", "nearest" and "nearest_share", and "count"
 """
 
 import math

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
+from rheobase.files import write_atomic
 from rheobase.recipes.classification import Classification, config_of, is_cross_validated, recipe_of
 from rheobase.train import RunFolder, environment
-from rheobase.train.run import write_atomic
 
 COLUMNS = (
     "recipe", "data", "model", "T", "epochs", "seed", "metric", "value", "published", "tag", "parameters", "seconds",

@@ -2,7 +2,6 @@
 
 import math
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from itertools import pairwise
@@ -11,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from rheobase.files import write_atomic
 from rheobase.report.content import CURVES, SATURATED_RATE, LayerActivity, RunReport
 from rheobase.report.figures import (
     Chart,
@@ -87,12 +87,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"report.write: no folder {path.parent} for {path.name}; make it first")
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_atomic(path, data)
     return path
 
 

@@ -21,7 +21,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rheobase.train.run import RunFolder, read_json, sync_folder, to_json, write_atomic, write_synced
+from rheobase.files import sync_folder, write_atomic, write_synced
+from rheobase.train.run import RunFolder, read_json, to_json
 
 Which = Literal["last", "best"]
 WEIGHTS, STATE = "model.safetensors", "state.pt"

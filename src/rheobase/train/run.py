@@ -19,31 +19,7 @@ from typing import Any
 
 import torch
 
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until its bytes are on the disk; not atomic."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk (POSIX; elsewhere the system gives no way to ask)."""
-    if os.name == "posix":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that whoever reads it, even after a kill, finds all of the old bytes or all of the new."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    write_synced(temporary, data)
-    temporary.replace(path)
-    sync_folder(path.parent)
+from rheobase.files import write_atomic
 
 
 def to_json(value: Any, indent: int | None = 2) -> bytes:

@@ -2,8 +2,7 @@ import struct
 
 import pytest
 
-from rheobase.data import Events
-from rheobase.data.formats.aedat3 import cut_labelled, read_aedat3
+from rheobase.data.formats.aedat3 import read_aedat3
 
 from .conftest import columns, packet_aedat3
 
@@ -63,21 +62,3 @@ def header(kind=1, size=8, time_at=4, overflow=0, capacity=1, number=1):
 def test_what_is_wrong_is_said(tmp_path, data, message):
     with pytest.raises(ValueError, match=message):
         read_aedat3(written(tmp_path, data))
-
-
-def test_parts_by_label(tmp_path):
-    events = Events.of([0, 10, 20, 30], [0] * 4, [0] * 4, [1] * 4, (128, 128))
-    labels = tmp_path / "labels.csv"
-    labels.write_bytes(b"class,startTime_usec,endTime_usec\r\n2,10,30\r\n11,30,31\r\n\r\n")
-    assert [(part.label, part.events.t.tolist()) for part in cut_labelled(events, labels)] == [
-        (2, [10, 20]),
-        (11, [30]),
-    ]
-    for line, message in ((b"1,2", "line 2 is b'1,2' at byte offset 2"), (b"1,5,4", "line 2 ends before it starts")):
-        labels.write_bytes(b"h\n" + line)
-        with pytest.raises(ValueError, match=message):
-            cut_labelled(events, labels)
-    with pytest.raises(ValueError, match="the recording is in ms; expected us"):
-        cut_labelled(Events.none((1, 1), "ms"), labels)
-    with pytest.raises(FileNotFoundError):
-        cut_labelled(events, tmp_path / "none.csv")

@@ -119,6 +119,23 @@ def test_records_and_offsets_of_other_makers(tmp_path):
             file[f"events/{name}"] = np.array([1, 2], np.uint32)
         file["t_offset"] = 10**15
     assert read_hdf5(path, sensor=(640, 480)).t.tolist() == [10**15 + 1, 10**15 + 2]
+    for name, value, message in (
+        ("t_offset", 2**63 - 2, "times too large for 64 bits"),
+        ("t_offset", 0.5, r"times of uint32 and t_offset \[\] of float64"),
+        ("t_offset", [1, 2], r"t_offset \[2\] of int64"),
+        ("events/t", np.array([0.1, 0.2]), "times of float64 and t_offset"),
+    ):
+        with h5py.File(path, "a") as file:
+            kept = {"t_offset": file["t_offset"][()], "events/t": file["events/t"][()]}
+            for each, found in {**kept, name: value}.items():
+                del file[each]
+                file[each] = found
+        with pytest.raises(ValueError, match=f"{message}.*at byte offset"):
+            read_hdf5(path)
+        with h5py.File(path, "a") as file:
+            for each, found in kept.items():
+                del file[each]
+                file[each] = found
 
 
 def test_what_is_wrong_is_said(tmp_path, cochlea):

@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from rheobase.data import Events
 from rheobase.data.formats.npz import read_npz
 
 from .conftest import archive, columns
@@ -46,6 +47,22 @@ def test_records_alone_or_in_an_archive(tmp_path):
     np.save(buffer, records)
     assert columns(read_npz(written(tmp_path, buffer.getvalue(), "a.npy"))) == [(7, 2, 4, 1)]
     assert columns(read_npz(written(tmp_path, archive(events=records)))) == [(7, 2, 4, 1)]
+
+
+def test_records_with_sensor_and_unit(tmp_path):
+    events = Events.of([1, 5], [2, 3], [0, 9], [1, 0], (20, 10), "ms")
+    data = archive(events=events.array, sensor=np.array([20, 10]), unit=np.array("ms"))
+    again = read_npz(written(tmp_path, data))
+    assert (again.sensor, again.unit, again.array.tolist()) == ((20, 10), "ms", events.array.tolist())
+    with pytest.raises(
+        ValueError, match=r"unit='us' was given, but the times are in 'ms', as stated at byte offset \d+"
+    ):
+        read_npz(written(tmp_path, data), unit="us")
+
+
+def test_polarities_that_are_no_numbers_raise(tmp_path):
+    with pytest.raises(ValueError, match="p is of float64 or holds NaN, in data at byte offset"):
+        read_npz(written(tmp_path, archive(t=T, x=X, y=Y, p=np.array([1, np.nan]))))
 
 
 def test_nothing_is_unpickled(tmp_path):

@@ -142,9 +142,9 @@ def _known(name: str) -> str:
 
 
 def _detect(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; expected a file of events; check the path")
-    with path.open("rb") as file:
+    from rheobase.data.formats.checks import existing
+
+    with existing(path).open("rb") as file:
         head = file.read(_HEAD)
     suffix = path.suffix.lower()
     for name, known in _FORMATS.items():

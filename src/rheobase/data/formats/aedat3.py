@@ -83,39 +83,6 @@ def read_aedat3(path: Path, *, sensor: Sensor | None = None, sort: bool = False)
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A part of a recording with its class number as in the labels file."""
-
-    events: Events
-    label: int
-
-
-def cut_labelled(events: Events, labels: Path) -> list[Labelled]:
-    """Cut a recording by a labels file as DVS128 Gesture has them: lines `class,start,end` in microseconds.
-
-    The first line is a header; a part holds the events with start <= t < end. The times stay those of the recording.
-
-    Raises:
-        FileNotFoundError: there is no labels file.
-        ValueError: a line that is not three whole numbers with start <= end, or a recording in other units.
-    """
-    if events.unit != "us":
-        raise ValueError(f"{labels}: the recording is in {events.unit}; expected us; use events.in_unit('us')")
-    parts, offset = [], 0
-    for number, line in enumerate(read_bytes(labels).splitlines(keepends=True)):
-        cells = [cell.strip() for cell in line.split(b",")]
-        if number and any(cells):
-            if len(cells) != 3 or not all(cell.isdigit() and len(cell) < 19 for cell in cells):
-                raise damaged(labels, f"line {number + 1} is {line.strip()!r}", offset, "class,start,end")
-            label, start, end = (int(cell) for cell in cells)
-            if end < start:
-                raise damaged(labels, f"line {number + 1} ends before it starts", offset, "start <= end")
-            parts.append(Labelled(events.between(start, end), label))
-        offset += len(line)
-    return parts
-
-
-@dataclass(frozen=True)
 class _Packet:
     kind: int
     number: int

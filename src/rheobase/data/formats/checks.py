@@ -1,14 +1,13 @@
 """What all readers of event files share: bytes checked before they are believed, and one way to say what is wrong."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
 from rheobase.data.events import EVENT, TICKS_PER_SECOND, Events, Unit
+from rheobase.data.rows import sort_rows
 
 Sensor = tuple[int, int]
 """Width and height."""
@@ -54,19 +53,6 @@ def read_bytes(path: Path) -> bytes:
         FileNotFoundError: there is no such file.
     """
     return existing(path).read_bytes()
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that whoever reads it, even after a kill, finds all of the old bytes or all of the new."""
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def text_header(path: Path, data: bytes, mark: bytes, last: str | None = None) -> tuple[list[str], int]:
@@ -258,9 +244,7 @@ def as_events(
         )
     array = np.empty(len(t), EVENT)
     array["t"], array["x"], array["y"], array["p"] = t, x, y, p
-    if falls.size:
-        array = array[np.argsort(t, kind="stable")]
-    return Events(array, sensor, unit)
+    return Events(sort_rows(array) if falls.size else array, sensor, unit)
 
 
 def column_events(
@@ -286,6 +270,6 @@ def column_events(
         raise damaged(path, f"columns {sizes} in data", at(0), "four of equal shape [N]")
     t, unit = ticks(path, columns["t"], unit, at(0), decimal)
     x, y = (whole_numbers(path, name, columns[name], at(0)) for name in ("x", "y"))
-    if columns["p"].dtype.kind not in "iufb":
-        raise damaged(path, f"p is of {columns['p'].dtype}, in data", at(0), "numbers")
+    if columns["p"].dtype.kind not in "iufb" or np.isnan(columns["p"]).any():
+        raise damaged(path, f"p is of {columns['p'].dtype} or holds NaN, in data", at(0), "numbers")
     return as_events(path, (t, x, y, columns["p"] > 0), sensor or smallest_sensor(x, y), unit, sort=sort, at=at)

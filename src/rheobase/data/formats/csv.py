@@ -31,8 +31,8 @@ from rheobase.data.formats.checks import (
     column_events,
     damaged,
     read_bytes,
-    write_atomic,
 )
+from rheobase.files import write_atomic
 
 _NAMES = {
     "t": "t", "time": "t", "timestamp": "t", "ts": "t",

@@ -41,9 +41,9 @@ from rheobase.data.formats.checks import (
     existing,
     ticks,
     whole_numbers,
-    write_atomic,
 )
 from rheobase.data.recordings import Recordings
+from rheobase.files import write_atomic
 
 CHANNELS = 700
 _LARGEST_RATIO = 1032
@@ -67,7 +67,7 @@ def read_hdf5(path: Path, *, sensor: Sensor | None = None, unit: Unit | None = N
         columns, place = _columns(path, file)
         offset = _get(file, "t_offset")
         if offset is not None:
-            columns["t"] = columns["t"].astype(np.int64) + int(_values(path, offset).reshape(-1)[:1].sum())
+            columns["t"] = _shifted(path, columns["t"], _values(path, offset), place)
         group = file.get("events", file)
         known = agreed_sensor(path, sensor, _stated_sensor(path, file, group), place)
         own = _attribute(group, "unit")
@@ -149,14 +149,15 @@ def read_spike_labels(path: Path) -> SpikeLabels:
         return SpikeLabels(labels, names, None if speaker is None else _values(path, speaker).astype(np.int64))
 
 
-def spike_recordings(path: Path, *, channels: int = CHANNELS) -> Recordings:
-    """The recordings of a file of SHD or SSC with their labels, each read when it is asked for.
+def spike_recordings(path: Path, *, channels: int = CHANNELS, sort: bool = False) -> Recordings:
+    """The recordings of a file of SHD or SSC with their labels, each read when it is asked for, as `read_spikes` does.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: as `read_spike_labels`.
     """
     labels = torch.from_numpy(read_spike_labels(path).labels)
-    return Recordings(partial(read_spikes, path, channels=channels), labels, f"{path.name}:{path.stat().st_size}")
+    read = partial(read_spikes, path, channels=channels, sort=sort)
+    return Recordings(read, labels, f"{path.name}:{path.stat().st_size}")
 
 
 def write_spikes(
@@ -338,6 +339,17 @@ def _columns(path: Path, file: Any) -> tuple[dict[str, np.ndarray], int]:
             "read them one by one with rheobase.data.formats.hdf5.read_spikes" if several else "choose another reader",
         )
     return {field: _values(path, dataset) for field, dataset in datasets.items()}, _place(datasets["t"])
+
+
+def _shifted(path: Path, t: np.ndarray, offset: np.ndarray, place: int) -> np.ndarray:
+    """Whole times, int64, with the offset that DSEC adds to all of them."""
+    if t.dtype.kind not in "iu" or offset.dtype.kind not in "iu" or offset.size != 1:
+        found = f"times of {t.dtype} and t_offset {list(offset.shape)} of {offset.dtype}"
+        raise damaged(path, f"{found}, in data", place, "whole numbers, and one offset")
+    start = int(offset.reshape(-1)[0])
+    if t.size and not -(2**63) <= int(t.min()) + start <= int(t.max()) + start < 2**63:
+        raise damaged(path, "times too large for 64 bits, in data", place, "64 bits with a sign")
+    return t.astype(np.int64) + start
 
 
 def _stated_sensor(path: Path, file: Any, group: Any) -> Sensor | None:

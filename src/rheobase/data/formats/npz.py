@@ -1,10 +1,10 @@
 """NumPy archives and arrays (`.npz`, `.npy`), read and written.
 
 Rheobase writes `.npz` with the arrays t (int64), x, y (uint16), p (bool), all `[N]`, sensor (int64 `[2]`, width and
-height) and unit (text). Read are also: such archives without sensor and unit, their times as in `ticks`; archives of
-x, y, p and dt, ticks since the event before, the first from t0 (0 if it is absent), where there is one recording
-(`offsets`, if there, holds two numbers); and one array with fields t, x, y, p in any order, as `.npy` or in a `.npz`.
-No file is unpickled.
+height) and unit (text). Read are also: archives of x, y, p and dt, ticks since the event before, the first from t0 (0
+if it is absent), where there is one recording (`offsets`, if there, holds two numbers); and one array with fields t, x,
+y, p in any order, as `.npy` or in a `.npz`. Every archive may hold sensor and unit; without a unit its times are as in
+`ticks`. No file is unpickled.
 
 Where the file states no size, and without `sensor`, it is the largest address + 1 on both axes.
 
@@ -29,8 +29,8 @@ from rheobase.data.formats.checks import (
     column_events,
     damaged,
     read_bytes,
-    write_atomic,
 )
+from rheobase.files import write_atomic
 
 _FIELDS = ("t", "x", "y", "p")
 _DEFLATE_RATIO = 1032
@@ -49,9 +49,11 @@ def read_npz(path: Path, *, sensor: Sensor | None = None, unit: Unit | None = No
     if data.startswith(b"\x93NUMPY"):
         return _structured(path, _array(path, data, 0), 0, sensor, unit, sort)
     arrays, places = _members(path, data)
+    known = agreed_sensor(path, sensor, _stated_sensor(path, arrays, places), places.get("sensor", 0))
+    unit = agreed_unit(path, unit, _stated_unit(path, arrays, places), places.get("unit", 0))
     structured = [name for name, array in arrays.items() if array.dtype.names]
     if len(structured) == 1:
-        return _structured(path, arrays[structured[0]], places[structured[0]], sensor, unit, sort)
+        return _structured(path, arrays[structured[0]], places[structured[0]], known, unit, sort)
     needed = ("x", "y", "p", "t" if "t" in arrays else "dt")
     if not set(needed) <= set(arrays):
         raise damaged(
@@ -62,11 +64,18 @@ def read_npz(path: Path, *, sensor: Sensor | None = None, unit: Unit | None = No
         )
     if "t" not in arrays:
         arrays["t"] = _summed(path, arrays, places)
-    stated = _stated_sensor(path, arrays, places)
-    known = agreed_sensor(path, sensor, stated, places.get("sensor", 0))
-    unit = agreed_unit(path, unit, _stated_unit(path, arrays, places), places.get("unit", 0))
     columns = {name: arrays[name] for name in _FIELDS}
     return column_events(path, columns, known, unit, sort=sort, at=lambda _k: places[needed[3]])
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of a `.npy` file, read-only. It is not unpickled.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a damaged file.
+    """
+    return _array(path, read_bytes(path), 0)
 
 
 def write_npz(path: Path, events: Events) -> None:
@@ -155,10 +164,10 @@ def _array(path: Path, data: bytes, place: int) -> np.ndarray:
         warnings.simplefilter("ignore")
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, kind = read(stream, max_header_size=_LARGEST_HEADER)
+        shape, in_columns, kind = read(stream, max_header_size=_LARGEST_HEADER)
     rest = len(data) - stream.tell()
     if kind.hasobject or kind.itemsize == 0 or min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != rest:
         raise damaged(
             path, f"an array {list(shape)} of {kind} in {rest} bytes", place, "numbers that fill them exactly"
         )
-    return np.frombuffer(data, kind, offset=stream.tell()).reshape(shape)
+    return np.frombuffer(data, kind, offset=stream.tell()).reshape(shape, order="F" if in_columns else "C")

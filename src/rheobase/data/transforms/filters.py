@@ -7,7 +7,7 @@ import numpy as np
 
 from rheobase.data.events import Events
 from rheobase.data.kernels import kernels
-from rheobase.data.rows import contiguous, join_rows, select
+from rheobase.data.rows import contiguous, join_rows
 from rheobase.data.transforms.transform import Transform, given
 
 
@@ -27,7 +27,7 @@ def denoise(events: Events, window: int, neighbours: Literal[4, 8] = 8) -> Event
     latest = np.full((height + 2, width + 2), loops.NEVER)
     keep = np.empty(len(events), bool)
     loops.supported(contiguous(events.array), window, neighbours == 8, latest, keep)
-    return select(events, keep)
+    return events[keep]
 
 
 def refractory(events: Events, window: int, by_polarity: bool = False) -> Events:
@@ -46,7 +46,7 @@ def refractory(events: Events, window: int, by_polarity: bool = False) -> Events
     latest = np.full(2 * height * width, loops.NEVER)
     keep = np.empty(len(events), bool)
     loops.rested(contiguous(events.array), window, by_polarity, width, latest, keep)
-    return select(events, keep)
+    return events[keep]
 
 
 def drop(events: Events, probability: int | float, generator: np.random.Generator | None) -> Events:
@@ -57,7 +57,7 @@ def drop(events: Events, probability: int | float, generator: np.random.Generato
     """
     if not 0 <= probability <= 1:
         raise ValueError(f"drop: probability must lie in [0, 1], got {probability}")
-    return select(events, given("drop", generator).random(len(events)) >= probability)
+    return events[given("drop", generator).random(len(events)) >= probability]
 
 
 def drop_by_time(events: Events, fraction: int | float, generator: np.random.Generator | None) -> Events:

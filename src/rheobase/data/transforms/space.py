@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rheobase.data.events import Events
-from rheobase.data.rows import copy_rows, select, take_rows
+from rheobase.data.rows import copy_rows, take_rows
 from rheobase.data.transforms.filters import refractory
 from rheobase.data.transforms.transform import Transform, given, happens
 
@@ -49,7 +49,7 @@ def cutout(events: Events, x: int, y: int, width: int, height: int) -> Events:
         ValueError: the rectangle is empty or does not lie on the sensor.
     """
     _check_rectangle("cutout", events, x, y, width, height)
-    return select(events, ~_inside(events, x, y, width, height))
+    return events[~_inside(events, x, y, width, height)]
 
 
 def random_cutout(events: Events, width: int, height: int, generator: np.random.Generator | None) -> Events:

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from rheobase.data.events import Events
-from rheobase.data.rows import copy_rows, join_rows, take_rows
+from rheobase.data.rows import copy_rows, join_rows, sort_rows
 from rheobase.data.transforms.filters import refractory
 from rheobase.data.transforms.transform import Transform, given, happens
 
@@ -40,7 +40,7 @@ def jitter_time(events: Events, std_ticks: int | float, generator: np.random.Gen
         raise ValueError(f"jitter_time: std_ticks is a deviation, finite and not negative, got {std_ticks}")
     array = copy_rows(events.array)
     array["t"] += np.rint(given("jitter_time", generator).normal(0, std_ticks, len(array))).astype(np.int64)
-    return _sorted(events, array)
+    return replace(events, array=sort_rows(array))
 
 
 def flip_time(
@@ -96,12 +96,7 @@ def uniform_noise(
         noise["x"] = random.integers(width, size=len(noise))
         noise["y"] = random.integers(height, size=len(noise))
         noise["p"] = random.integers(2, size=len(noise)) if polarities == 2 else 1
-    return _sorted(events, join_rows(events.array, noise))
-
-
-def _sorted(events: Events, array: np.ndarray) -> Events:
-    """These events in the order of their times, the order among equal times kept."""
-    return replace(events, array=take_rows(array, np.argsort(array["t"], kind="stable")))
+    return replace(events, array=sort_rows(join_rows(events.array, noise)))
 
 
 @dataclass(frozen=True)

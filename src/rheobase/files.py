@@ -1,0 +1,37 @@
+"""Files written whole or not at all, and waited for until they are on the disk."""
+
+import os
+from pathlib import Path
+from uuid import uuid4
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and wait until its bytes are on the disk; not atomic."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk (POSIX; elsewhere the system gives no way to ask)."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that whoever reads it, even after a kill, finds all of the old bytes or all of the new.
+
+    Several may write it at once: the last one wins. A failure leaves the old file and nothing beside it.
+    """
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        write_synced(part, data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(path.parent)

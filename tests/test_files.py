@@ -1,0 +1,39 @@
+import threading
+
+import pytest
+
+from rheobase import files
+from rheobase.files import write_atomic
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_atomic(path, b"old")
+
+    def full(handle):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_several_writers_do_not_meet(tmp_path):
+    path, wrong = tmp_path / "a.bin", []
+
+    def write(content):
+        for _ in range(20):
+            write_atomic(path, content)
+            if path.read_bytes() not in contents:
+                wrong.append(content[:1])
+
+    contents = [bytes([k]) * 100_000 for k in range(4)]
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert list(tmp_path.iterdir()) == [path]
