@@ -10,7 +10,8 @@ def spoken_digits() -> Classification:
     """Two layers of 128 LIF neurons hear the Free Spoken Digit Dataset through a spiking cochlea of 64 channels.
 
     Network: feed-forward net of Cramer et al. 2020, arXiv:1910.07407, with norms. Claim: at least 97 % on the official
-    split. Command: `rheobase train spoken-digits`
+    split. Measured: 98.0, 98.3 and 98.7 % (three seeds), a minute on one core; a linear classifier of the same spikes
+    reaches 95.0 %. Command: `rheobase train spoken-digits`
     """
     return Classification(
         data="spoken_digits",
@@ -29,7 +30,8 @@ def event_digits() -> Classification:
     """Three convolutions on MNIST digits moved before a simulated event camera: generated events, not N-MNIST.
 
     Motion: the saccades of Orchard et al. 2015, arXiv:1507.07629. Claim: at least 98.5 % on the 10000 test images, in
-    under 30 minutes on two cores. Command: `rheobase train event-digits`
+    under 30 minutes on two cores. Measured: 98.75 % (one seed) in 20 minutes of two cores that had other work; a linear
+    classifier of the same frames reaches 96.4 %. Command: `rheobase train event-digits`
     """
     return Classification(
         data="event_digits",
@@ -47,8 +49,9 @@ def nas_tones() -> Classification:
     """Two layers of 128 LIF neurons name eight tones heard by a cochlea in hardware, in noise they were not trained on.
 
     Network: feed-forward net of Cramer et al. 2020, arXiv:1910.07407, with norms. Claim: better than the nearest
-    neighbour of mean rates, 84.6 %, each of 13 levels of noise being left out in turn.
-    Command: `rheobase train nas-tones`
+    neighbour of mean rates, 84.6 %, each of 13 levels of noise being left out in turn. Measured: 99.0, 94.2 and 96.2 %
+    (three seeds); a linear classifier reaches 90.4 %. Epochs and weight decay were chosen on the same folds: there are
+    no other recordings. Command: `rheobase train nas-tones`
     """
     return Classification(
         data="nas_tones",
@@ -67,7 +70,9 @@ def sign_gestures() -> Classification:
     """Two layers of 128 LIF neurons tell three sign gestures apart, in events emulated from video.
 
     Network: feed-forward net of Cramer et al. 2020, arXiv:1910.07407, with norms. Claim: better than the nearest
-    neighbour on the same five folds. Command: `rheobase train sign-gestures`
+    neighbour on the same five folds. Measured: 95.8, 96.7 and 95.8 % (three seeds); the nearest neighbour reaches 89.2 %,
+    with shares of events in the place of counts 90.0 %. Network and steps were chosen on the same recordings.
+    Command: `rheobase train sign-gestures`
     """
     return Classification(
         data="dvs_sign_v2e",
