@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from rheobase import files
-from rheobase.files import write_atomic
+from rheobase.files import remove_parts, write_atomic
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -37,3 +37,13 @@ def test_several_writers_do_not_meet(tmp_path):
         thread.join()
     assert not wrong
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_kill_left_is_removed(tmp_path):
+    path = tmp_path / "a.json"
+    write_atomic(path, b"whole")
+    for name in (".a.json.1f.part", ".a.json.2f.part", ".b.json.1f.part"):
+        (tmp_path / name).write_bytes(b"ha")
+    remove_parts(path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".b.json.1f.part", "a.json"]
+    assert path.read_bytes() == b"whole"

@@ -26,12 +26,20 @@ def sync_folder(path: Path) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that whoever reads it, even after a kill, finds all of the old bytes or all of the new.
 
-    Several may write it at once: the last one wins. A failure leaves the old file and nothing beside it.
+    Several may write it at once: the last one wins. A failure leaves the old file and nothing beside it; a kill may
+    leave a part, see `remove_parts`.
     """
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         write_synced(part, data)
         part.replace(path)
-    finally:
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
+
+
+def remove_parts(path: Path) -> None:
+    """Delete what kills within `write_atomic` left beside a file; only for who alone writes that file."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        part.unlink(missing_ok=True)

@@ -70,7 +70,7 @@ def sign_gestures() -> Classification:
     """Two layers of 128 LIF neurons tell three sign gestures apart, in events emulated from video.
 
     Network: feed-forward net of Cramer et al. 2020, arXiv:1910.07407, with norms. Claim: better than the nearest
-    neighbour on the same five folds. Measured: 95.8, 96.7 and 95.8 % (three seeds); the nearest neighbour reaches 89.2 %
+    neighbour on the same five folds. Measured: 95.8, 96.7 and 95.8 % (three seeds); the nearest neighbour has 89.2 %
     with counts of events and 90.0 % with their shares. Network and steps were chosen on the same recordings.
     Command: `rheobase train sign-gestures`
     """

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import safetensors
@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rheobase.files import sync_folder, write_atomic, write_synced
+from rheobase.files import remove_parts, sync_folder, write_atomic, write_synced
 from rheobase.train.run import RunFolder, read_json, to_json
 
 Which = Literal["last", "best"]
@@ -66,7 +66,9 @@ def save_checkpoint(
 
 
 def remove_leftovers(run: RunFolder) -> None:
-    """Delete the checkpoint folders that were replaced, or that a kill left half written."""
+    """Delete the checkpoint folders that were replaced, and what a kill left half written."""
+    for name in get_args(Which):
+        remove_parts(run.checkpoints / f"{name}.json")
     for pointer in run.checkpoints.glob("*.json"):
         current = _current_folder(pointer)
         for folder in run.checkpoints.glob(f"{pointer.stem}-*"):

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from rheobase.files import write_atomic
+from rheobase.files import remove_parts, write_atomic
 
 
 def to_json(value: Any, indent: int | None = 2) -> bytes:
@@ -143,6 +143,7 @@ class RunFolder:
                 f"{self._metrics} has {len(lines)} whole lines but the checkpoint covers {count}; "
                 "restore the file from a copy or start a new run"
             )
+        remove_parts(self._metrics)
         write_atomic(self._metrics, b"".join(lines[:count]))
 
     def result(self) -> dict[str, Any]:
