@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 import rheobase as rb
-from rheobase.models.ms_resnet import ResNet
+from rheobase.models import ResNet
 from rheobase.neurons import LIF
 from rheobase.nn import PerStep, TdBN
 from rheobase.scan import Temporal
@@ -200,7 +200,7 @@ class Sum(nn.Module):
 
 
 class MSResNet(nn.Module):
-    """The network of `rheobase.models.ms_resnet.ResNet("ms", ...)` from a kit's layers, under the same names."""
+    """The network of `rheobase.models.ResNet("ms", ...)` from a kit's layers, under the same names."""
 
     def __init__(self, kit: Kit, plan: Sequence[tuple[int, int]]) -> None:
         super().__init__()

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import rheobase as rb
-from rheobase.models import MODELS, cifar_resnet, create_model, list_models, plain_stack
+from rheobase.models import MODELS, ResNet, cifar_resnet, create_model, imagenet_ms_resnet, list_models, plain_stack
 from rheobase.neurons import IF, LIF, PLIF, IterativeLIF, Neuron
 from rheobase.nn.norm import TdBN, fold_all
 from rheobase.nn.residual import BLOCKS, Conv, Residual
@@ -58,6 +58,46 @@ def test_parameters_of_the_cifar_nets(depth, count):
     model = create_model(f"ms_resnet{depth}")
     assert sum(p.numel() for p in model.parameters()) == count
     assert len(model.blocks()) == (depth - 2) // 2
+
+
+@pytest.mark.parametrize(("depth", "count"), [(18, 11_693_736), (34, 21_801_896), (104, 77_350_504)])
+def test_parameters_of_the_imagenet_nets(depth, count):
+    with torch.device("meta"):
+        model = create_model(f"imagenet_ms_resnet{depth}")
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [18, 104])
+def test_stages_of_the_imagenet_nets(depth):
+    """Five halvings, the last of one pixel or two."""
+    side = 64 if depth == 18 else 128
+    model = create_model(f"imagenet_ms_resnet{depth}", classes=5)
+    seen = inputs_of_convolutions(model, torch.randn(1, 2, 3, side, side))
+    _, blocks = outputs(model, torch.randn(1, 2, 3, side, side), Residual)
+    sizes = list(dict.fromkeys(tuple(y.shape[2:]) for y in blocks.values()))
+    assert sizes == [(64 * 2**k, side // 2 ** (k + 2), side // 2 ** (k + 2)) for k in range(4)]
+    counts = {18: [2, 2, 2, 2], 104: [3, 8, 32, 8]}[depth]
+    assert [sum(y.shape[2] == 64 * 2**k for y in blocks.values()) for k in range(4)] == counts
+    real = {name for name, (conv, _) in seen.items() if conv.reads != "binary"}
+    first = [sum(counts[:k]) for k in range(4)]
+    stem = {"stem.0"} if depth == 18 else {"stem.0", "stem.1", "stem.2"}
+    assert real == stem | {f"body.{k}.shortcut.conv" for k in first}
+    assert all(((x == 0) | (x == 1)).all() for name, (_, x) in seen.items() if name not in real)
+    if depth == 104:
+        assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.2]
+        assert seen["body.0.shortcut.conv"][1].shape[-1] == side // 4
+
+
+def test_pooled_shortcuts_average():
+    block = BLOCKS["ms"](3, 5, 2, IterativeLIF, pool_shortcut=True)
+    x = torch.randn(2, 3, 3, 6, 6)
+    with torch.no_grad():
+        averaged = nn.functional.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, (2, 3))
+        expected = block.shortcut.norm(block.shortcut.conv(averaged))
+        assert torch.allclose(block.shortcut(x), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="pooled shortcuts are for 'ms' blocks; got block 'sew'"):
+        ResNet("sew", [(4, 2)], 3, 10, 1, IterativeLIF, None, pool_shortcut=True)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -115,6 +155,8 @@ def test_wrong_arguments():
         cifar_resnet(neuron="life")
     with pytest.raises(ValueError, match="blocks is 0; expected at least 1"):
         plain_stack(0)
+    with pytest.raises(ValueError, match="depth is 50; expected 18, 34 or 104"):
+        imagenet_ms_resnet(50)
 
 
 @pytest.mark.parametrize("neuron", ["lif", LIF, lambda: PLIF(tau=3.0), lambda: IF(torch.tensor(0.4)), nn.ReLU])

@@ -2,8 +2,10 @@
 
 from rheobase.models.conv_snn import ConvSNN, conv_snn
 from rheobase.models.dense_snn import DenseSNN, dense_snn
-from rheobase.models.ms_resnet import ResNet, cifar_resnet, plain_stack
+from rheobase.models.ms_resnet import cifar_resnet, imagenet_ms_resnet, plain_stack
 from rheobase.models.registry import MODELS, Entry, create_model, list_models, register
+from rheobase.models.resnet import ResNet, Stem
+from rheobase.models.resnet_tdbn import imagenet_tdbn_resnet, stbp_lif, tdbn_resnet19
 
 __all__ = [
     "MODELS",
@@ -11,11 +13,16 @@ __all__ = [
     "DenseSNN",
     "Entry",
     "ResNet",
+    "Stem",
     "cifar_resnet",
     "conv_snn",
     "create_model",
     "dense_snn",
+    "imagenet_ms_resnet",
+    "imagenet_tdbn_resnet",
     "list_models",
     "plain_stack",
     "register",
+    "stbp_lif",
+    "tdbn_resnet19",
 ]

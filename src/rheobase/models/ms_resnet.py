@@ -1,82 +1,12 @@
-"""Residual networks for small images in three kinds: membrane shortcut (MS), vanilla, spike-element-wise (SEW)."""
+"""MS-ResNet for small images and for ImageNet; for small images also its rivals, vanilla and spike-element-wise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from rheobase.models.registry import register
-from rheobase.neurons import IterativeLIF, create_neuron
-from rheobase.nn.fuse import Sequential
-from rheobase.nn.memory import Blocks
-from rheobase.nn.norm import TdBN
-from rheobase.nn.residual import BLOCKS, Conv, MakeNeuron, Residual, threshold_of
-from rheobase.nn.time import PerStep
-from rheobase.nn.values import Values, emits
-
-
-class ResNet(nn.Module):
-    """3x3 stem, residual blocks, average pooling, one linear layer: images `[T, B, C, H, W]` to logits `[T, B, K]`.
-
-    The stem ends in a neuron where blocks read spikes; MS blocks read the membrane input, and have one neuron after the
-    last of them instead.
-
-    Args:
-        block: "ms", "vanilla" or "sew".
-        plan: output channels and stride of each block; the stem has the channels of the first.
-        in_channels: C.
-        classes: K.
-        pooled: side of the map that is left before the linear layer.
-        neuron: makes one neuron; a name from `rheobase.neurons.list_neurons()`, or a function without arguments.
-        last_gamma: gain at the start of the last norm of every residual branch; None is the block's own.
-
-    Raises:
-        ValueError: no such block or neuron.
-    """
-
-    def __init__(
-        self,
-        block: str,
-        plan: Sequence[tuple[int, int]],
-        in_channels: int,
-        classes: int,
-        pooled: int,
-        neuron: str | MakeNeuron,
-        last_gamma: float | None,
-    ) -> None:
-        super().__init__()
-        if block not in BLOCKS:
-            raise ValueError(f"there is no residual block {block!r}; expected one of {', '.join(BLOCKS)}")
-        make: MakeNeuron = partial(create_neuron, neuron) if isinstance(neuron, str) else neuron
-        width, features = plan[0][0], plan[-1][0]
-        outer = make()
-        self.stem = Sequential(Conv(in_channels, width, 3, "real"), TdBN(width, threshold_of(outer)))
-        reads: Values = "real"
-        if block != "ms":
-            self.stem.append(outer)
-            reads = emits(outer)
-        self.body = Blocks(reads=reads)
-        for (c_in, _), (c_out, stride) in pairwise([(width, 1), *plan]):
-            residual = BLOCKS[block](c_in, c_out, stride, make, reads, last_gamma)
-            self.body.append(residual)
-            reads = residual.emits
-        self.head = nn.Sequential(
-            PerStep(nn.Sequential(nn.AdaptiveAvgPool2d(pooled), nn.Flatten())),
-            PerStep(nn.Linear(features * pooled**2, classes)),
-        )
-        if block == "ms":
-            self.head.insert(0, outer)
-
-    def blocks(self) -> list[Residual]:
-        """The residual blocks in order."""
-        return [block for block in self.body if isinstance(block, Residual)]
-
-    def forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B K"]:
-        """Logits of every step."""
-        logits: Tensor = self.head(self.body(self.stem(x)))
-        return logits
+from rheobase.models.registry import MODELS, register
+from rheobase.models.resnet import IMAGENET_BLOCKS, IMAGENET_WIDTHS, ResNet, Stem, stages
+from rheobase.neurons import IterativeLIF
+from rheobase.nn.residual import BLOCKS, MakeNeuron
 
 
 def _image(side: int, channels: int) -> Callable[..., tuple[int, ...]]:
@@ -110,7 +40,7 @@ def cifar_resnet(
     if n < 1 or depth != 6 * n + 2:
         near = " or ".join(str(6 * m + 2) for m in (n, n + 1) if m >= 1) or "8"
         raise ValueError(f"cifar_resnet: depth is {depth}; expected 6n+2, so take {near}")
-    plan = [(width * 2**stage, 2 if stage and not i else 1) for stage in range(3) for i in range(n)]
+    plan = stages([n] * 3, [width, 2 * width, 4 * width], first_stride=1)
     return ResNet(block, plan, in_channels, classes, 1, neuron, last_gamma)
 
 
@@ -134,6 +64,41 @@ def plain_stack(
     return ResNet(block, [(width, 1)] * blocks, in_channels, classes, 2, neuron, last_gamma)
 
 
+@register(_image(224, 3), reproduces="arXiv:2112.08954; layers of the official code, dropout drawn at every step")
+def imagenet_ms_resnet(
+    depth: int = 18,
+    in_channels: int = 3,
+    classes: int = 1000,
+    neuron: str | MakeNeuron = IterativeLIF,
+    last_gamma: float | None = None,
+) -> ResNet:
+    """MS-ResNet-18, 34 or 104 for 224x224 images: every stage begins with stride 2, and nothing is max-pooled.
+
+    The stem is one 7x7 convolution of stride 2, for depth 104 three of 3x3 with biases and nothing between them; there
+    shortcuts average before their 1x1 convolution, and a fifth of the features is dropped. The readout averages the
+    logits over time, which equals logits of averaged features.
+
+    Raises:
+        ValueError: another depth, or no such neuron.
+    """
+    if depth not in IMAGENET_BLOCKS:
+        raise ValueError(f"imagenet_ms_resnet: depth is {depth}; expected 18, 34 or 104")
+    deepest = depth == 104
+    stem = Stem(((64, 3, 2), (64, 3, 1), (64, 3, 1)), bias=True) if deepest else Stem(((64, 7, 2),))
+    return ResNet(
+        "ms",
+        stages(IMAGENET_BLOCKS[depth], IMAGENET_WIDTHS, first_stride=2),
+        in_channels,
+        classes,
+        1,
+        neuron,
+        last_gamma,
+        stem=stem,
+        pool_shortcut=deepest,
+        dropout=0.2 if deepest else 0.0,
+    )
+
+
 for _block in BLOCKS:
     for _depth in (8, 20, 32, 44, 56, 110, 482):
         register(_image(32, 3), name=f"{_block}_resnet{_depth}", reproduces=SOURCE)(
@@ -141,4 +106,8 @@ for _block in BLOCKS:
         )
     register(_image(8, 3), name=f"test_{_block}_resnet", reproduces="nothing: it is small, for tests")(
         partial(cifar_resnet, 8, _block, width=4)
+    )
+for _depth in IMAGENET_BLOCKS:
+    register(_image(224, 3), name=f"imagenet_ms_resnet{_depth}", reproduces=MODELS["imagenet_ms_resnet"].reproduces)(
+        partial(imagenet_ms_resnet, _depth)
     )

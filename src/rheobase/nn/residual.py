@@ -24,7 +24,7 @@ MakeNeuron = Callable[[], nn.Module]
 
 
 class Conv(PerStep):
-    """A convolution at every step, without bias, padded by half its kernel, that declares what it reads.
+    """A convolution at every step, padded by half its kernel, that declares what it reads.
 
     Args:
         c_in: input channels.
@@ -32,10 +32,11 @@ class Conv(PerStep):
         kernel: side of the kernel, odd.
         reads: what the input holds. In training a "binary" one is checked, and kept for backward as bits.
         stride: of the convolution.
+        bias: whether it has one.
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, reads: Values, stride: int = 1) -> None:
-        super().__init__(Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False, binary_input=reads == "binary"))
+    def __init__(self, c_in: int, c_out: int, kernel: int, reads: Values, stride: int = 1, bias: bool = False) -> None:
+        super().__init__(Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=bias, binary_input=reads == "binary"))
         self.reads: Values = reads
 
     def extra_repr(self) -> str:
@@ -64,9 +65,18 @@ def threshold_of(neuron: nn.Module) -> float:
 
 
 def ms_block(
-    c_in: int, c_out: int, stride: int, neuron: MakeNeuron, reads: Values = "real", last_gamma: float | None = None
+    c_in: int,
+    c_out: int,
+    stride: int,
+    neuron: MakeNeuron,
+    reads: Values = "real",
+    last_gamma: float | None = None,
+    pool_shortcut: bool = False,
 ) -> Residual:
-    """The membrane-shortcut block, the identity at the start; arguments as in `Block`."""
+    """The membrane-shortcut block, the identity at the start; arguments as in `Block`.
+
+    `pool_shortcut`: a shortcut that strides averages squares of pixels, then its convolution does not stride.
+    """
     first, second = neuron(), neuron()
     branch = OrderedDict(
         neuron1=first,
@@ -76,7 +86,7 @@ def ms_block(
         conv2=Conv(c_out, c_out, 3, emits(second)),
         norm2=TdBN(c_out, threshold_of(first), init=0.0 if last_gamma is None else last_gamma),
     )
-    shortcut = _shortcut(c_in, c_out, stride, reads, threshold_of(first))
+    shortcut = _shortcut(c_in, c_out, stride, reads, threshold_of(first), pool=pool_shortcut)
     return Residual(Sequential(branch), shortcut, nn.Identity(), "real")
 
 
@@ -115,7 +125,7 @@ def sew_block(
     return Residual(Sequential(branch), shortcut, nn.Identity(), out)
 
 
-Block = Callable[[int, int, int, MakeNeuron, Values, float | None], Residual]
+Block = Callable[..., Residual]
 """`(c_in, c_out, stride, neuron, reads, last_gamma)` -> block.
 
 `neuron` is called once per neuron. `reads` says what the block's input holds. `last_gamma` is the gain at the start of
@@ -133,11 +143,16 @@ def _shortcut(
     threshold: float,
     alpha: float = 1.0,
     neuron: MakeNeuron | None = None,
+    pool: bool = False,
 ) -> nn.Module:
-    """The identity where shapes stay, else `conv1x1, norm[, neuron]`."""
+    """The identity where shapes stay, else `[average pooling,] conv1x1, norm[, neuron]`."""
     if stride == 1 and c_in == c_out:
         return nn.Identity()
-    layers = OrderedDict[str, nn.Module](conv=Conv(c_in, c_out, 1, reads, stride), norm=TdBN(c_out, threshold, alpha))
+    layers = OrderedDict[str, nn.Module]()
+    if pool and stride > 1:
+        layers["pool"] = PerStep(nn.AvgPool2d(stride))
+        reads, stride = "real", 1
+    layers.update(conv=Conv(c_in, c_out, 1, reads, stride), norm=TdBN(c_out, threshold, alpha))
     if neuron is not None:
         layers["neuron"] = neuron()
     return Sequential(layers)

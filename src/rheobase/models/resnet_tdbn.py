@@ -1,0 +1,79 @@
+"""STBP-tdBN: residual networks whose neuron sits on the sum, normalised to its threshold over time too."""
+
+from collections.abc import Callable
+from functools import partial
+
+from rheobase.models.registry import register
+from rheobase.models.resnet import IMAGENET_BLOCKS, IMAGENET_WIDTHS, ResNet, Stem, stages
+from rheobase.neurons import IterativeLIF
+from rheobase.nn.residual import MakeNeuron
+
+SOURCE = "arXiv:2011.05280; thresholds of 0.5, at which the norm is close to an isometry"
+
+stbp_lif = partial(IterativeLIF, detach_reset=False)
+"""The neuron of the paper: gradients pass through its reset."""
+
+
+def _image(side: int) -> Callable[..., tuple[int, ...]]:
+    """The shape of an example for a model that takes `in_channels`."""
+    return lambda in_channels=3, **_: (in_channels, side, side)
+
+
+@register(_image(32), reproduces=f"{SOURCE}; a real-valued readout, as most later work has it")
+def tdbn_resnet19(
+    in_channels: int = 3,
+    classes: int = 10,
+    width: int = 64,
+    stem: int | None = None,
+    neuron: str | MakeNeuron = stbp_lif,
+) -> ResNet:
+    """ResNet-19 for CIFAR and frames of events: 3, 3 and 2 blocks of 2, 4 and 8 times `width`, a hidden layer.
+
+    Args:
+        in_channels: C, 2 for events.
+        classes: K.
+        width: a half of the channels of the first stage; the hidden layer has four times as many neurons.
+        stem: channels of the stem, `width` if None; some papers draw it twice as wide.
+        neuron: makes one neuron.
+
+    Raises:
+        ValueError: no such neuron.
+    """
+    return ResNet(
+        "vanilla",
+        stages((3, 3, 2), (2 * width, 4 * width, 8 * width), first_stride=1),
+        in_channels,
+        classes,
+        1,
+        neuron,
+        None,
+        stem=Stem(((stem or width, 3, 1),)),
+        hidden=4 * width,
+    )
+
+
+@register(_image(224), reproduces=f"{SOURCE}; the stem of arXiv:1512.03385, its pooling after the neuron")
+def imagenet_tdbn_resnet(
+    depth: int = 34, in_channels: int = 3, classes: int = 1000, width: int = 64, neuron: str | MakeNeuron = stbp_lif
+) -> ResNet:
+    """ResNet-18 or 34 for 224x224 images; a 7x7 stem of stride 2 and max-pooling of its spikes.
+
+    `width` is the channels of the first stage. The sources at hand do not say how wide the paper's wide ResNet-34 is.
+
+    Raises:
+        ValueError: another depth, or no such neuron.
+    """
+    if depth not in (18, 34):
+        raise ValueError(f"imagenet_tdbn_resnet: depth is {depth}; expected 18 or 34")
+    widths = [width * channels // IMAGENET_WIDTHS[0] for channels in IMAGENET_WIDTHS]
+    plan = stages(IMAGENET_BLOCKS[depth], widths, first_stride=1)
+    return ResNet("vanilla", plan, in_channels, classes, 1, neuron, None, stem=Stem(((width, 7, 2),), pool=True))
+
+
+for _depth in (18, 34):
+    register(_image(224), name=f"imagenet_tdbn_resnet{_depth}", reproduces=SOURCE)(
+        partial(imagenet_tdbn_resnet, _depth)
+    )
+register(_image(8), name="test_tdbn_resnet19", reproduces="nothing: it is small, for tests")(
+    partial(tdbn_resnet19, width=2)
+)
