@@ -104,6 +104,10 @@ for _block in BLOCKS:
         register(_image(32, 3), name=f"{_block}_resnet{_depth}", reproduces=SOURCE)(
             partial(cifar_resnet, _depth, _block)
         )
+    for _blocks in (3, 18, 54):
+        register(
+            _image(8, 1), name=f"{_block}_stack{_blocks}", reproduces="the degradation study: depth alone changes"
+        )(partial(plain_stack, _blocks, _block))
     register(_image(8, 3), name=f"test_{_block}_resnet", reproduces="nothing: it is small, for tests")(
         partial(cifar_resnet, 8, _block, width=4)
     )
