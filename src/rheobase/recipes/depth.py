@@ -25,12 +25,11 @@ def degradation(block: str, layers: int) -> Classification:
 
 
 def _claim(block: str, layers: int) -> str:
-    return (
-        f"{layers} layers of residual blocks ({KINDS[block]}) on handwritten digits: the degradation study.\n\n"
-        "Blocks: arXiv:2112.08954 (ms), arXiv:2011.05280 (vanilla), arXiv:2102.04159 (sew). Claim: from 8 to 110 layers\n"
-        "MS loses less than 2 points of test accuracy, vanilla more than 40.\n"
-        f"Command: `rheobase train depth-{block}-{layers}`"
-    )
+    return f"""{layers} layers of residual blocks ({KINDS[block]}) on handwritten digits: the degradation study.
+
+    Blocks: arXiv:2112.08954 (ms), arXiv:2011.05280 (vanilla), arXiv:2102.04159 (sew). Claim: from 8 to 110 layers MS
+    loses less than 2 points of test accuracy, vanilla more than 40. Command: `rheobase train depth-{block}-{layers}`
+    """
 
 
 for _block in KINDS:
