@@ -37,3 +37,20 @@ for _block in KINDS:
         _make = update_wrapper(partial(degradation, _block, _layers), degradation)
         _make.__name__, _make.__doc__ = f"depth_{_block}_{_layers}", _claim(_block, _layers)
         register(_make)
+
+
+@register
+def depth_482() -> Classification:
+    """MS-ResNet-482, the deepest network of arXiv:2112.08954, on handwritten digits, kept as bits for backward.
+
+    Claim: it trains at all: the loss falls from its first epoch on. Command: `rheobase train depth-482`
+    """
+    return Classification(
+        data="digits",
+        model="ms_resnet482",
+        T=2,
+        batch_size=50,
+        measured="last",
+        threads=1,
+        train=TrainConfig(epochs=6, optimizer="sgd", lr=0.1, memory="bits"),
+    )
