@@ -28,7 +28,9 @@ def _claim(block: str, layers: int) -> str:
     return f"""{layers} layers of residual blocks ({KINDS[block]}) on handwritten digits: the degradation study.
 
     Blocks: arXiv:2112.08954 (ms), arXiv:2011.05280 (vanilla), arXiv:2102.04159 (sew). Claim: from 8 to 110 layers MS
-    loses less than 2 points of test accuracy, vanilla more than 40. Command: `rheobase train depth-{block}-{layers}`
+    loses less than 2 points of test accuracy, vanilla more than 40. Measured, means of three seeds at 8, 38
+    and 110 layers: ms 95.9, 97.8, 97.8 %; vanilla 96.8, 29.5, 9.3 %; sew 98.1, 71.6, 37.6 %.
+    Command: `rheobase train depth-{block}-{layers}`
     """
 
 
@@ -43,7 +45,8 @@ for _block in KINDS:
 def depth_482() -> Classification:
     """MS-ResNet-482, the deepest network of arXiv:2112.08954, on handwritten digits, kept as bits for backward.
 
-    Claim: it trains at all: the loss falls from its first epoch on. Command: `rheobase train depth-482`
+    Claim: it trains at all: the loss falls from its first epoch on. Measured: 97.6 % of the test digits, six epochs
+    (one seed), 6 minutes on one core beside other work. Command: `rheobase train depth-482`
     """
     return Classification(
         data="digits",
