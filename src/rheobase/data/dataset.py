@@ -118,13 +118,7 @@ class Dataset:
                 f"Dataset {self.name}: train samples are {list(shape)}, test samples {list(self.test.x.shape[1:])}; "
                 "they must agree"
             )
-        for part, split in (("train", self.train), ("test", self.test)):
-            wrong = split.y[(split.y < 0) | (split.y >= len(self.classes))]
-            if len(wrong):
-                raise ValueError(
-                    f"Dataset {self.name}: {part} has label {int(wrong[0])}, "
-                    f"but the labels of {len(self.classes)} classes are 0 to {len(self.classes) - 1}"
-                )
+        check_labels(f"Dataset {self.name}", self.train.y, self.test.y, len(self.classes))
         if self.T is not None:
             if len(shape) < 2 or shape[0] != self.T or self.mean or self.std:
                 raise ValueError(
@@ -173,6 +167,20 @@ class Dataset:
             return x.transpose(0, 1)
         chosen = get_encoder(encoder)
         return chosen(x if chosen.binary else self.standardise(x), T, generator)
+
+
+def check_labels(what: str, train: Int64[Tensor, " N"], test: Int64[Tensor, " M"], classes: int) -> None:
+    """Do nothing if all labels name one of so many classes.
+
+    Raises:
+        ValueError: one does not; says of which split.
+    """
+    for part, y in (("train", train), ("test", test)):
+        wrong = y[(y < 0) | (y >= classes)]
+        if len(wrong):
+            raise ValueError(
+                f"{what}: {part} has label {int(wrong[0])}, but the labels of {classes} classes are 0 to {classes - 1}"
+            )
 
 
 def standardise(

@@ -9,6 +9,7 @@ import torch
 from rheobase.data.cache import Progress, cached_array
 from rheobase.data.dataset import Dataset, Split
 from rheobase.data.mnist import mnist
+from rheobase.data.provenance import sequence_dataset
 from rheobase.data.registry import About, about, register
 from rheobase.data.simulate import MovingImageSensor
 
@@ -53,18 +54,7 @@ def event_digits(
         _frames(sensor, split, T, first_seed, on_progress)
         for split, first_seed in ((digits.train, 0), (digits.test, _TEST_SEED))
     )
-    return Dataset(
-        name="event_digits",
-        train=train,
-        test=test,
-        classes=digits.classes,
-        mean=(),
-        std=(),
-        source=_ABOUT.source,
-        licence=_ABOUT.licence,
-        citation=_ABOUT.citation,
-        T=T,
-    )
+    return sequence_dataset("event_digits", _ABOUT, digits.classes, train, test, T)
 
 
 def _frames(sensor: MovingImageSensor, digits: Split, T: int, first_seed: int, on_progress: Progress | None) -> Split:

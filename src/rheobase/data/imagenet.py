@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from rheobase.data.dataset import standardise
+from rheobase.data.dataset import check_labels, standardise
 from rheobase.data.encode import get_encoder
 from rheobase.data.fetch import Source, obtain
 from rheobase.data.registry import About, register
@@ -199,12 +199,7 @@ class ImageFolders:
     citation: str
 
     def __post_init__(self) -> None:
-        for part, split in (("train", self.train), ("test", self.test)):
-            if len(split) and not 0 <= int(split.y.min()) <= int(split.y.max()) < len(self.classes):
-                raise ValueError(
-                    f"ImageFolders {self.name}: {part} has labels {int(split.y.min())} to {int(split.y.max())}, "
-                    f"but the labels of {len(self.classes)} classes are 0 to {len(self.classes) - 1}"
-                )
+        check_labels(f"ImageFolders {self.name}", self.train.y, self.test.y, len(self.classes))
 
     def standardise(self, x: Float[Tensor, "B C *rest"]) -> Float[Tensor, "B C *rest"]:
         """Return `(x - mean) / std` per channel (axis 1) for intensities x in [0, 1]."""

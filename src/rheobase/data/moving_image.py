@@ -129,25 +129,8 @@ def frames_of(images, canvas, corner, seeds, level, cell, fraction, reach, times
     found = np.empty(1 << 14, np.int64)
     T, duration, pixel_mask = out.shape[1], times[-1], (np.int64(1) << PIXEL_BITS) - 1
     for n in range(len(images)):
-        count = events_of(
-            images[n],
-            canvas,
-            corner,
-            seeds[n],
-            level,
-            cell,
-            fraction,
-            reach,
-            times,
-            rise,
-            fall,
-            refractory,
-            chances,
-            found,
-        )
-        if count > len(found):
-            found = np.empty(2 * count, np.int64)
-            events_of(
+        while True:
+            count = events_of(
                 images[n],
                 canvas,
                 corner,
@@ -163,6 +146,9 @@ def frames_of(images, canvas, corner, seeds, level, cell, fraction, reach, times
                 chances,
                 found,
             )
+            if count <= len(found):
+                break
+            found = np.empty(2 * count, np.int64)
         for k in range(count):
             t, pixel, p = found[k] >> TIME_SHIFT, (found[k] >> 1) & pixel_mask, found[k] & 1
             step = (t * T) // duration

@@ -10,6 +10,7 @@ from rheobase.data.dataset import Dataset, Split
 from rheobase.data.event_files import read_columns
 from rheobase.data.fetch import Source, check_md5, obtain
 from rheobase.data.folds import check_fold
+from rheobase.data.provenance import sequence_dataset
 from rheobase.data.registry import About, register
 
 TONES_HZ = (130, 174, 261, 349, 523, 698, 1046, 1396)
@@ -73,18 +74,7 @@ def nas_tones(
         Split(x, y[rows], width, rows)
         for rows in (torch.from_numpy(np.flatnonzero(part)) for part in (~tested, tested))
     )
-    return Dataset(
-        name="nas_tones",
-        train=train,
-        test=test,
-        classes=tuple(f"{tone} Hz" for tone in TONES_HZ),
-        mean=(),
-        std=(),
-        source=_ABOUT.source,
-        licence=_ABOUT.licence,
-        citation=_ABOUT.citation,
-        T=T,
-    )
+    return sequence_dataset("nas_tones", _ABOUT, tuple(f"{tone} Hz" for tone in TONES_HZ), train, test, T)
 
 
 def _counts(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -21,6 +21,22 @@ def image_dataset(name: str, about: About, classes: tuple[str, ...], train: Spli
     )
 
 
+def sequence_dataset(name: str, about: About, classes: tuple[str, ...], train: Split, test: Split, T: int) -> Dataset:
+    """A `Dataset` of sequences of T steps."""
+    return Dataset(
+        name=name,
+        train=train,
+        test=test,
+        classes=classes,
+        mean=(),
+        std=(),
+        source=about.source,
+        licence=about.licence,
+        citation=about.citation,
+        T=T,
+    )
+
+
 def event_dataset(
     name: str,
     about: About,

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from rheobase.data.dataset import Dataset, check_labels
 from rheobase.data.events import Events
-
-if TYPE_CHECKING:
-    from rheobase.data.dataset import Dataset
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,13 +69,7 @@ class EventDataset:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        for part, split in (("train", self.train), ("test", self.test)):
-            wrong = split.y[(split.y < 0) | (split.y >= len(self.classes))]
-            if len(wrong):
-                raise ValueError(
-                    f"EventDataset {self.name}: {part} has label {int(wrong[0])}, "
-                    f"but the labels of {len(self.classes)} classes are 0 to {len(self.classes) - 1}"
-                )
+        check_labels(f"EventDataset {self.name}", self.train.y, self.test.y, len(self.classes))
 
     def frames(
         self,
@@ -86,7 +78,7 @@ class EventDataset:
         size: int | None = None,
         by: Literal["time", "count"] = "time",
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> "Dataset":
+    ) -> Dataset:
         """The set as sequences of counts: samples uint8 `[T, 2, H, W]` (OFF, ON), or `[T, C]` from a sensor of one row.
 
         They are made once and kept on the disk, see `rheobase.data.cached_frames`.
@@ -102,7 +94,6 @@ class EventDataset:
             ValueError: T < 1, a size that is larger than the sensor or below 1, sound by count.
         """
         from rheobase.data.cache import cached_frames
-        from rheobase.data.dataset import Dataset
         from rheobase.data.frames import ToFrames, ToSpikeTensor
         from rheobase.data.transforms import Compose, Downsample
 

@@ -67,8 +67,9 @@ def floors(config: Classification, *, download: bool = False) -> dict[str, float
         with task.at_work():
             size = len(task.dataset.test)
             hits["linear"] += _linear(task) * size
-            hits["nearest"] += _nearest(task, share=False) * size
-            hits["nearest_share"] += _nearest(task, share=True) * size
+            train, test = _sums(task, task.dataset.train), _sums(task, task.dataset.test)
+            hits["nearest"] += _nearest(task, train, test) * size
+            hits["nearest_share"] += _nearest(task, _shares(train), _shares(test)) * size
         count += size
     return {**{name: value / count for name, value in hits.items()}, "count": count}
 
@@ -87,18 +88,20 @@ def _linear(task: Task) -> float:
     return float(found["accuracy"])
 
 
-def _nearest(task: Task, share: bool) -> float:
+def _nearest(task: Task, train: np.ndarray, test: np.ndarray) -> float:
     from sklearn.neighbors import KNeighborsClassifier
 
-    train, test = (_sums(task, split, share) for split in (task.dataset.train, task.dataset.test))
     neighbours = KNeighborsClassifier(1, algorithm="brute").fit(train, task.dataset.train.y.numpy())
     return float(neighbours.score(test, task.dataset.test.y.numpy()))
 
 
-def _sums(task: Task, split: Split, share: bool) -> np.ndarray:
+def _sums(task: Task, split: Split) -> np.ndarray:
     """Every sample summed over time, `[N, features]`."""
-    parts = []
-    for start in range(0, len(split), _CHUNK):
-        x = task.prepare(split.intensities(slice(start, start + _CHUNK)), None).sum(0).flatten(1)
-        parts.append(x / x.sum(1, keepdim=True).clamp_min(1e-12) if share else x)
-    return torch.cat(parts).numpy()
+    chunks = (split.intensities(slice(start, start + _CHUNK)) for start in range(0, len(split), _CHUNK))
+    return torch.cat([task.prepare(x, None).sum(0).flatten(1) for x in chunks]).numpy()
+
+
+def _shares(sums: np.ndarray) -> np.ndarray:
+    """Every row divided by its own total."""
+    shares: np.ndarray = sums / np.maximum(sums.sum(1, keepdims=True), 1e-12)
+    return shares
