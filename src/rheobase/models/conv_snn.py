@@ -6,11 +6,11 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rheobase.models.registry import register
-from rheobase.neurons import LIF, create_neuron
+from rheobase.models.registry import image_of, register
+from rheobase.neurons import LIF
 from rheobase.nn.fuse import Sequential
 from rheobase.nn.norm import TdBN
-from rheobase.nn.residual import Conv, MakeNeuron, threshold_of
+from rheobase.nn.residual import Conv, MakeNeuron, maker_of, threshold_of
 from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 
@@ -42,7 +42,7 @@ class ConvSNN(nn.Module):
         super().__init__()
         if not plan:
             raise ValueError("ConvSNN: the plan has no layer; expected at least one (channels, kernel, stride)")
-        make: MakeNeuron = partial(create_neuron, neuron) if isinstance(neuron, str) else neuron
+        make = maker_of(neuron)
         self.body = nn.Sequential()
         c_in = in_channels
         reads: Values = "real"
@@ -67,11 +67,7 @@ class ConvSNN(nn.Module):
         return logits
 
 
-def _image(in_channels: int = 2, **_: object) -> tuple[int, ...]:
-    return (in_channels, 34, 34)
-
-
-@register(_image, reproduces="nothing published: a small network for frames of events")
+@register(image_of(34, 2), reproduces="nothing published: a small network for frames of events")
 def conv_snn(
     in_channels: int = 2, classes: int = 10, width: int = 16, neuron: str | MakeNeuron = LIF, pooled: int = 4
 ) -> ConvSNN:

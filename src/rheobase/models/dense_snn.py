@@ -1,17 +1,17 @@
 """Fully connected networks on spike trains, for speech-like data: feed-forward, recurrent, or with learned delays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from rheobase.models.registry import register
-from rheobase.neurons import LIF, create_neuron
+from rheobase.neurons import LIF
 from rheobase.nn.delay import DelayedLinear
 from rheobase.nn.norm import TdBN
 from rheobase.nn.recurrent import Recurrent
-from rheobase.nn.residual import MakeNeuron, threshold_of
+from rheobase.nn.residual import MakeNeuron, maker_of, threshold_of
 from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 from rheobase.scan import Temporal
@@ -68,7 +68,7 @@ class DenseSNN(nn.Module):
                 f"DenseSNN: hidden is {tuple(hidden)}, in_channels {in_channels}, classes {classes}; "
                 f"expected at least one hidden layer and sizes of at least 1"
             )
-        make: Callable[[], nn.Module] = partial(create_neuron, neuron) if isinstance(neuron, str) else neuron
+        make = maker_of(neuron)
 
         def weights(c_in: int, c_out: int, reads: Values, bias: bool = False) -> nn.Module:
             if kind == "delay":

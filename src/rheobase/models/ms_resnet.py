@@ -1,25 +1,18 @@
 """MS-ResNet for small images and for ImageNet; for small images also its rivals, vanilla and spike-element-wise."""
 
-from collections.abc import Callable
 from functools import partial
 
-from rheobase.models.registry import MODELS, register
+from rheobase.models.registry import MODELS, image_of, register
 from rheobase.models.resnet import IMAGENET_BLOCKS, IMAGENET_WIDTHS, ResNet, Stem, stages
 from rheobase.neurons import IterativeLIF
 from rheobase.nn.residual import BLOCKS, MakeNeuron
-
-
-def _image(side: int, channels: int) -> Callable[..., tuple[int, ...]]:
-    """The shape of an example for a model that takes `in_channels`."""
-    return lambda in_channels=channels, **_: (in_channels, side, side)
-
 
 SOURCE = (
     "arXiv:2112.08954 (MS-ResNet); widths and stem of the CIFAR nets of arXiv:1512.03385, shortcuts of 1x1 convolutions"
 )
 
 
-@register(_image(32, 3), reproduces=SOURCE)
+@register(image_of(32, 3), reproduces=SOURCE)
 def cifar_resnet(
     depth: int = 20,
     block: str = "ms",
@@ -44,7 +37,7 @@ def cifar_resnet(
     return ResNet(block, plan, in_channels, classes, 1, neuron, last_gamma)
 
 
-@register(_image(8, 1), reproduces="the degradation study: depth alone changes")
+@register(image_of(8, 1), reproduces="the degradation study: depth alone changes")
 def plain_stack(
     blocks: int = 3,
     block: str = "ms",
@@ -64,7 +57,7 @@ def plain_stack(
     return ResNet(block, [(width, 1)] * blocks, in_channels, classes, 2, neuron, last_gamma)
 
 
-@register(_image(224, 3), reproduces="arXiv:2112.08954; layers of the official code, dropout drawn at every step")
+@register(image_of(224, 3), reproduces="arXiv:2112.08954; layers of the official code, dropout drawn at every step")
 def imagenet_ms_resnet(
     depth: int = 18,
     in_channels: int = 3,
@@ -101,17 +94,17 @@ def imagenet_ms_resnet(
 
 for _block in BLOCKS:
     for _depth in (8, 20, 32, 44, 56, 110, 482):
-        register(_image(32, 3), name=f"{_block}_resnet{_depth}", reproduces=SOURCE)(
+        register(image_of(32, 3), name=f"{_block}_resnet{_depth}", reproduces=SOURCE)(
             partial(cifar_resnet, _depth, _block)
         )
     for _blocks in (3, 18, 54):
         register(
-            _image(8, 1), name=f"{_block}_stack{_blocks}", reproduces="the degradation study: depth alone changes"
+            image_of(8, 1), name=f"{_block}_stack{_blocks}", reproduces="the degradation study: depth alone changes"
         )(partial(plain_stack, _blocks, _block))
-    register(_image(8, 3), name=f"test_{_block}_resnet", reproduces="nothing: it is small, for tests")(
+    register(image_of(8, 3), name=f"test_{_block}_resnet", reproduces="nothing: it is small, for tests")(
         partial(cifar_resnet, 8, _block, width=4)
     )
 for _depth in IMAGENET_BLOCKS:
-    register(_image(224, 3), name=f"imagenet_ms_resnet{_depth}", reproduces=MODELS["imagenet_ms_resnet"].reproduces)(
+    register(image_of(224, 3), name=f"imagenet_ms_resnet{_depth}", reproduces=MODELS["imagenet_ms_resnet"].reproduces)(
         partial(imagenet_ms_resnet, _depth)
     )

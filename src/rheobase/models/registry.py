@@ -57,6 +57,11 @@ def register(
     return enter
 
 
+def image_of(side: int, channels: int = 3) -> Callable[..., tuple[int, ...]]:
+    """The `example` of a model that takes `in_channels`: a square image of `channels` unless told otherwise."""
+    return lambda in_channels=channels, **_: (in_channels, side, side)
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Sorted names of the models that match a shell pattern: `list_models("ms_*")`."""
     return sorted(fnmatch.filter(MODELS, pattern))

@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rheobase.neurons import create_neuron
 from rheobase.nn.fuse import Sequential
 from rheobase.nn.memory import Blocks
 from rheobase.nn.norm import TdBN
-from rheobase.nn.residual import BLOCKS, Conv, MakeNeuron, Residual, threshold_of
+from rheobase.nn.residual import BLOCKS, Conv, MakeNeuron, Residual, maker_of, threshold_of
 from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 
@@ -80,7 +78,7 @@ class ResNet(nn.Module):
             raise ValueError(f"there is no residual block {block!r}; expected one of {', '.join(BLOCKS)}")
         if pool_shortcut and block != "ms":
             raise ValueError(f"pooled shortcuts are for 'ms' blocks; got block {block!r}")
-        make: MakeNeuron = partial(create_neuron, neuron) if isinstance(neuron, str) else neuron
+        make = maker_of(neuron)
         outer = make()
         stem = stem or Stem(((plan[0][0], 3, 1),))
         self.stem, width = Sequential(), in_channels

@@ -1,9 +1,8 @@
 """STBP-tdBN: residual networks whose neuron sits on the sum, normalised to its threshold over time too."""
 
-from collections.abc import Callable
 from functools import partial
 
-from rheobase.models.registry import register
+from rheobase.models.registry import image_of, register
 from rheobase.models.resnet import IMAGENET_BLOCKS, IMAGENET_WIDTHS, ResNet, Stem, stages
 from rheobase.neurons import IterativeLIF
 from rheobase.nn.residual import MakeNeuron
@@ -14,12 +13,7 @@ stbp_lif = partial(IterativeLIF, detach_reset=False)
 """The neuron of the paper: gradients pass through its reset."""
 
 
-def _image(side: int) -> Callable[..., tuple[int, ...]]:
-    """The shape of an example for a model that takes `in_channels`."""
-    return lambda in_channels=3, **_: (in_channels, side, side)
-
-
-@register(_image(32), reproduces=f"{SOURCE}; a real-valued readout, as most later work has it")
+@register(image_of(32), reproduces=f"{SOURCE}; a real-valued readout, as most later work has it")
 def tdbn_resnet19(
     in_channels: int = 3,
     classes: int = 10,
@@ -52,7 +46,7 @@ def tdbn_resnet19(
     )
 
 
-@register(_image(224), reproduces=f"{SOURCE}; the stem of arXiv:1512.03385, its pooling after the neuron")
+@register(image_of(224), reproduces=f"{SOURCE}; the stem of arXiv:1512.03385, its pooling after the neuron")
 def imagenet_tdbn_resnet(
     depth: int = 34, in_channels: int = 3, classes: int = 1000, width: int = 64, neuron: str | MakeNeuron = stbp_lif
 ) -> ResNet:
@@ -71,9 +65,9 @@ def imagenet_tdbn_resnet(
 
 
 for _depth in (18, 34):
-    register(_image(224), name=f"imagenet_tdbn_resnet{_depth}", reproduces=SOURCE)(
+    register(image_of(224), name=f"imagenet_tdbn_resnet{_depth}", reproduces=SOURCE)(
         partial(imagenet_tdbn_resnet, _depth)
     )
-register(_image(8), name="test_tdbn_resnet19", reproduces="nothing: it is small, for tests")(
+register(image_of(8), name="test_tdbn_resnet19", reproduces="nothing: it is small, for tests")(
     partial(tdbn_resnet19, width=2)
 )

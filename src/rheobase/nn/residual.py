@@ -10,10 +10,12 @@ Source: arXiv:2112.08954 (ms), arXiv:2011.05280 (vanilla, with the scale of its 
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rheobase.neurons import create_neuron
 from rheobase.nn.fuse import Sequential, run_with_sum
 from rheobase.nn.norm import TdBN
 from rheobase.nn.packing import Conv2d
@@ -56,6 +58,11 @@ class Residual(nn.Module):
         """Run the block."""
         y: Tensor = run_with_sum(self.branch, x, self.shortcut(x), self.after)
         return y
+
+
+def maker_of(neuron: str | MakeNeuron) -> MakeNeuron:
+    """What makes one neuron, from its registered name or from itself. An unknown name raises when it is called."""
+    return partial(create_neuron, neuron) if isinstance(neuron, str) else neuron
 
 
 def threshold_of(neuron: nn.Module) -> float:
