@@ -119,9 +119,64 @@ def fill_data(app, docname, source):  # noqa: ARG001
     source[0] = re.sub(r"^\* - data set (\w+)$", describe, source[0], flags=re.MULTILINE)
 
 
+PLACEHOLDER = re.compile(r"^<!-- (block|measured|plot): (.*?) -->$", re.MULTILINE | re.DOTALL)
+
+
+def fill_networks(app, docname, source):  # noqa: ARG001
+    """Put in the pictures of blocks, the tables of what was measured, and its curves."""
+    if not docname.startswith("networks/"):
+        return
+    from rheobase.report.diagram import diagram
+    from rheobase.report.results import accuracy_table, read_rows
+
+    def fill(found: re.Match[str]) -> str:
+        kind, text = found[1], " ".join(found[2].split())
+        if kind == "block":
+            layers, _, shortcut = text.partition(";")
+            return diagram([layer.strip() for layer in layers.split(">")], shortcut.strip())
+        if kind == "measured":
+            return accuracy_table(read_rows(ROOT / "results" / "accuracy.csv"), text.split())
+        return PLOTS[text](ROOT / "results")
+
+    source[0] = PLACEHOLDER.sub(fill, source[0])
+
+
+def plot_degradation(results):
+    from rheobase.report.results import curves, plot, read_rows
+
+    rows = [row for row in read_rows(results / "accuracy.csv") if re.fullmatch(r"depth-[a-z]+-\d+", row["recipe"])]
+    points = [
+        {"block": kind, "layers": layers, "value": 100 * float(row["value"])}
+        for row in rows
+        for _, kind, layers in [row["recipe"].split("-")]
+    ]
+    return inline(plot(curves(points, "block", "layers"), "layers", "test accuracy (%)", log_x=True))
+
+
+def plot_gradients(results):
+    from rheobase.report.results import curves, plot, read_rows
+
+    rows = [
+        row
+        for row in read_rows(results / "studies.csv")
+        if row["study"] == "depth-gradients" and row["metric"] == "gradient ratio"
+    ]
+    lines = curves(rows, "subject", "size")
+    return inline(plot(lines, "blocks", "gradient below / above", log_x=True, log_y=True))
+
+
+PLOTS = {"degradation": plot_degradation, "depth-gradients": plot_gradients}
+
+
+def inline(svg):
+    """SVG text for the middle of a page: without what only files have."""
+    return '<div class="plot">' + re.sub(r"\s*\n\s*", " ", svg[svg.index("<svg") :]) + "</div>"
+
+
 def setup(app):
     app.connect("builder-inited", draw_measured)
     app.connect("source-read", fill_neurons)
     app.connect("source-read", fill_data)
+    app.connect("source-read", fill_networks)
     app.connect("autodoc-process-docstring", to_rst, priority=400)  # before napoleon, which reads the sections
     app.add_html_math_renderer("mathml", (draw_math, None), (draw_math, None))

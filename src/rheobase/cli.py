@@ -1,4 +1,4 @@
-"""The command line: `rheobase train | eval | report | floor | data | view | list`, each verb a function of the library.
+"""The command line: `rheobase VERB ...`, each verb a function of the library; `_USAGE` below lists them.
 
 Each verb takes `--json` and then prints its result as one JSON object on the last line of standard output. Whatever the
 user can mend ends in one message on standard error and exit code 2.
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 Checkpoint = Literal["best", "last"]
-Kind = Literal["models", "neurons", "recipes", "data"]
+Kind = Literal["models", "neurons", "recipes", "studies", "data"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ListArguments:
     """Say what there is."""
 
     kind: Annotated[Kind | None, tyro.conf.Positional] = None
-    """models, neurons, recipes or data; everything if left out."""
+    """models, neurons, recipes, studies or data; everything if left out."""
     json: bool = False
     """Print the result as one JSON object on the last line."""
 
@@ -78,6 +78,18 @@ class FloorOptions:
 
     download: bool = False
     """Fetch the data set from its official source if it is not on this machine."""
+    results: Path | None = None
+    """A CSV file to append the measured rows to."""
+    json: bool = False
+    """Print the result as one JSON object on the last line."""
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What is measured, and where it goes."""
+
+    seed: int = 0
+    """Of whatever is drawn."""
     results: Path | None = None
     """A CSV file to append the measured rows to."""
     json: bool = False
@@ -156,9 +168,10 @@ _USAGE = """usage: rheobase VERB ...
   eval RUN       measure a run on its test split, or classify your own images
   report RUN     write report.html into a run
   floor RECIPE   what a linear classifier and the nearest neighbour reach on a recipe's samples
+  study NAME     measure what needs no training, such as gradients through deep stacks
   data list      data sets: kind, here or missing; info NAME tells more, prepare NAME makes what it keeps
   view FILE      draw a file of events as .gif, .png or .html
-  list [KIND]    models, neurons, recipes, data
+  list [KIND]    models, neurons, recipes, studies, data
 
 `rheobase VERB --help` tells more; `rheobase --version` the version."""
 
@@ -306,17 +319,44 @@ def _floor(arguments: Sequence[str]) -> dict[str, Any]:
     return {"recipe": name, **found}
 
 
+def _study(arguments: Sequence[str]) -> dict[str, Any]:
+    from rheobase import recipes
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        names = ", ".join(recipes.list_studies())
+        print(f"usage: rheobase study NAME [--seed SEED] [--results FILE.csv]\n\nstudies: {names}")
+        raise SystemExit(0 if arguments else 2)
+    name, rest = arguments[0], arguments[1:]
+    measure = recipes.study(name)
+
+    @dataclass(frozen=True)
+    class Arguments(StudyOptions):
+        pass
+
+    Arguments.__doc__ = measure.__doc__
+    given = _parse(Arguments, rest, f"rheobase study {name}")
+    rows = []
+    for found in measure(given.seed):
+        beside = f"  ({found.published})" if found.published else ""
+        print(f"{found.subject:<30} {found.size:>6}  {found.metric}  {found.value:.4g}{beside}", flush=True)
+        if given.results is not None:
+            recipes.record_measurement(name, given.seed, found, given.results)
+        rows.append(asdict(found))
+    return {"study": name, "seed": given.seed, "rows": rows}
+
+
 def _list(arguments: Sequence[str]) -> dict[str, Any]:
     from rheobase.data import list_datasets
     from rheobase.models import list_models
     from rheobase.neurons import list_neurons
-    from rheobase.recipes import list_recipes
+    from rheobase.recipes import list_recipes, list_studies
 
     given = _parse(ListArguments, arguments, "rheobase list")
     makers: dict[str, Callable[[], list[str]]] = {
         "models": list_models,
         "neurons": list_neurons,
         "recipes": list_recipes,
+        "studies": list_studies,
         "data": list_datasets,
     }
     found = {kind: make() for kind, make in makers.items() if given.kind in (None, kind)}
@@ -490,6 +530,7 @@ VERBS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
     "eval": _eval,
     "report": _report,
     "floor": _floor,
+    "study": _study,
     "data": _data,
     "view": _view,
     "list": _list,

@@ -24,13 +24,20 @@ def test_parameters_of_resnet19(options, count):
     assert sum(isinstance(m, nn.Linear) for m in model.modules()) == 2
 
 
-@pytest.mark.parametrize(("depth", "count"), [(18, 11_689_512), (34, 21_797_672)])
+@pytest.mark.parametrize(("depth", "count"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032)])
 def test_imagenet_nets_have_the_parameters_of_their_pattern(depth, count):
     with torch.device("meta"):
         model = create_model(f"imagenet_tdbn_resnet{depth}")
     assert sum(p.numel() for p in model.parameters()) == count
-    with pytest.raises(ValueError, match="depth is 50; expected 18 or 34"):
-        imagenet_tdbn_resnet(50)
+    with pytest.raises(ValueError, match="depth is 101; expected 18, 34 or 50"):
+        imagenet_tdbn_resnet(101)
+
+
+def test_sizes_of_the_smaller_nets():
+    """ResNet-18 as usual on CIFAR, and the size that is quoted for ResNet-17 with the eleven gestures."""
+    with torch.device("meta"):
+        small, gestures = create_model("tdbn_resnet18"), create_model("imagenet_tdbn_resnet18", classes=11)
+    assert [sum(p.numel() for p in model.parameters()) for model in (small, gestures)] == [11_173_962, 11_182_155]
 
 
 def test_stages_of_resnet19_and_what_its_convolutions_read():

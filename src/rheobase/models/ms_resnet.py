@@ -11,6 +11,8 @@ SOURCE = (
     "arXiv:2112.08954 (MS-ResNet); widths and stem of the CIFAR nets of arXiv:1512.03385, shortcuts of 1x1 convolutions"
 )
 
+_IMAGENET_DEPTHS = (18, 34, 104)
+
 
 @register(image_of(32, 3), reproduces=SOURCE)
 def cifar_resnet(
@@ -74,7 +76,7 @@ def imagenet_ms_resnet(
     Raises:
         ValueError: another depth, or no such neuron.
     """
-    if depth not in IMAGENET_BLOCKS:
+    if depth not in _IMAGENET_DEPTHS:
         raise ValueError(f"imagenet_ms_resnet: depth is {depth}; expected 18, 34 or 104")
     deepest = depth == 104
     stem = Stem(((64, 3, 2), (64, 3, 1), (64, 3, 1)), bias=True) if deepest else Stem(((64, 7, 2),))
@@ -104,7 +106,7 @@ for _block in BLOCKS:
     register(image_of(8, 3), name=f"test_{_block}_resnet", reproduces="nothing: it is small, for tests")(
         partial(cifar_resnet, 8, _block, width=4)
     )
-for _depth in IMAGENET_BLOCKS:
+for _depth in _IMAGENET_DEPTHS:
     register(image_of(224, 3), name=f"imagenet_ms_resnet{_depth}", reproduces=MODELS["imagenet_ms_resnet"].reproduces)(
         partial(imagenet_ms_resnet, _depth)
     )

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from rheobase.nn.fuse import Sequential
 from rheobase.nn.memory import Blocks
 from rheobase.nn.norm import TdBN
-from rheobase.nn.residual import BLOCKS, Conv, MakeNeuron, Residual, maker_of, threshold_of
+from rheobase.nn.residual import BLOCKS, Block, Conv, MakeNeuron, Residual, maker_of, threshold_of
 from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 
 IMAGENET_WIDTHS = (64, 128, 256, 512)
-IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 104: (3, 8, 32, 8)}
+IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 104: (3, 8, 32, 8)}
 """Blocks of each of the four stages, by depth."""
 
 
@@ -42,7 +42,7 @@ class ResNet(nn.Module):
     last of them instead.
 
     Args:
-        block: "ms", "vanilla" or "sew".
+        block: "ms", "vanilla" or "sew"; or a function that makes a block with its neuron on the sum.
         plan: output channels and stride of each block.
         in_channels: C.
         classes: K.
@@ -60,7 +60,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        block: str,
+        block: str | Block,
         plan: Sequence[tuple[int, int]],
         in_channels: int,
         classes: int,
@@ -74,11 +74,11 @@ class ResNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if block not in BLOCKS:
+        if isinstance(block, str) and block not in BLOCKS:
             raise ValueError(f"there is no residual block {block!r}; expected one of {', '.join(BLOCKS)}")
         if pool_shortcut and block != "ms":
             raise ValueError(f"pooled shortcuts are for 'ms' blocks; got block {block!r}")
-        make = maker_of(neuron)
+        make, make_block = maker_of(neuron), BLOCKS[block] if isinstance(block, str) else block
         outer = make()
         stem = stem or Stem(((plan[0][0], 3, 1),))
         self.stem, width = Sequential(), in_channels
@@ -95,7 +95,7 @@ class ResNet(nn.Module):
         self.body = Blocks(reads=reads)
         options: dict[str, Any] = {"pool_shortcut": True} if pool_shortcut else {}
         for (c_in, _), (c_out, stride) in pairwise([(width, 1), *plan]):
-            residual = BLOCKS[block](c_in, c_out, stride, make, reads, last_gamma, **options)
+            residual = make_block(c_in, c_out, stride, make, reads, last_gamma, **options)
             self.body.append(residual)
             reads = residual.emits
         features = plan[-1][0] * pooled**2

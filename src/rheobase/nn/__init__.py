@@ -2,6 +2,7 @@
 
 from rheobase.nn.delay import Delay, DelayedLinear, delay_sigma, sharpen
 from rheobase.nn.fuse import NormNeuron, Sequential, fuse
+from rheobase.nn.isometry import gain, gradient_norms
 from rheobase.nn.memory import Blocks, recomputing, saved_bytes
 from rheobase.nn.norm import TdBN, fold, fold_all
 from rheobase.nn.observe import check, observe
@@ -40,6 +41,8 @@ __all__ = [
     "fold",
     "fold_all",
     "fuse",
+    "gain",
+    "gradient_norms",
     "is_static",
     "observe",
     "pack",

@@ -114,6 +114,34 @@ def vanilla_block(
     return Residual(Sequential(branch), shortcut, after, emits(after))
 
 
+def vanilla_bottleneck(
+    c_in: int, c_out: int, stride: int, neuron: MakeNeuron, reads: Values = "binary", last_gamma: float | None = None
+) -> Residual:
+    """The vanilla block of three convolutions, 1x1, 3x3 (which strides) and 1x1, the inner ones a quarter as wide.
+
+    Arguments as in `Block`.
+
+    Raises:
+        ValueError: c_out is no multiple of 4.
+    """
+    if c_out % 4:
+        raise ValueError(f"vanilla_bottleneck: c_out is {c_out}; expected a multiple of 4")
+    first, second, after = neuron(), neuron(), neuron()
+    inner, threshold, alpha = c_out // 4, threshold_of(after), 1 / math.sqrt(2)
+    branch = OrderedDict(
+        conv1=Conv(c_in, inner, 1, reads),
+        norm1=TdBN(inner, threshold_of(first)),
+        neuron1=first,
+        conv2=Conv(inner, inner, 3, emits(first), stride),
+        norm2=TdBN(inner, threshold_of(second)),
+        neuron2=second,
+        conv3=Conv(inner, c_out, 1, emits(second)),
+        norm3=TdBN(c_out, threshold, alpha, init=last_gamma),
+    )
+    shortcut = _shortcut(c_in, c_out, stride, reads, threshold, alpha)
+    return Residual(Sequential(branch), shortcut, after, emits(after))
+
+
 def sew_block(
     c_in: int, c_out: int, stride: int, neuron: MakeNeuron, reads: Values = "graded", last_gamma: float | None = None
 ) -> Residual:

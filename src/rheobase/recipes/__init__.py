@@ -1,6 +1,6 @@
 """Recipes: a file per claim, a function per config; the top of the import order, where any model meets any data."""
 
-from rheobase.recipes import depth, events, images  # noqa: F401  (registers)
+from rheobase.recipes import depth, events, gradients, images  # noqa: F401  (registers)
 from rheobase.recipes.classification import (
     Classification,
     Task,
@@ -17,9 +17,11 @@ from rheobase.recipes.classification import (
 from rheobase.recipes.floors import floors
 from rheobase.recipes.record import record, record_floors
 from rheobase.recipes.registry import list_recipes, recipe, register
+from rheobase.recipes.studies import Measurement, list_studies, record_measurement, study
 
 __all__ = [
     "Classification",
+    "Measurement",
     "Task",
     "build",
     "classify",
@@ -27,13 +29,16 @@ __all__ = [
     "floors",
     "is_cross_validated",
     "list_recipes",
+    "list_studies",
     "measure",
     "recipe",
     "recipe_of",
     "record",
     "record_floors",
+    "record_measurement",
     "register",
     "report",
     "resume",
+    "study",
     "train",
 ]

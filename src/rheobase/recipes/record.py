@@ -43,7 +43,7 @@ def record(run: RunFolder, path: Path, *, published: str = "", tag: str = "measu
         "tag": tag,
         "parameters": result["parameters"],
         "seconds": f"{result['seconds']:.0f}",
-        **_machine(run.env()),
+        **machine(run.env()),
         "date": run.path.name[:8],
     }
     append_row(path, COLUMNS, row)
@@ -59,7 +59,7 @@ def record_floors(recipe: str, config: Classification, found: Mapping[str, float
                 "model": method,
                 "value": f"{value:.4f}",
                 "tag": "floor",
-                **_machine(env),
+                **machine(env),
                 "date": date.today().strftime("%Y%m%d"),
             }
             append_row(path, COLUMNS, row)
@@ -70,7 +70,8 @@ def _subject(recipe: str, config: Classification) -> dict[str, object]:
     return {"recipe": recipe, "data": config.data, "T": config.T, "seed": config.train.seed, "metric": metric}
 
 
-def _machine(env: Mapping[str, object]) -> dict[str, object]:
+def machine(env: Mapping[str, object]) -> dict[str, object]:
+    """The columns that say where a number was measured, from what `environment` found."""
     return {
         "device": env.get("cpu") or env.get("processor", ""),
         "commit": env.get("commit") or "",

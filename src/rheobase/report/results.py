@@ -1,0 +1,122 @@
+"""Committed results: rows of a CSV file to tables and curves."""
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+Row = dict[str, str]
+_COLOURS = ("#2f80c4", "#d96a00", "#7a7a7a", "#5b9f55", "#a05fb4", "#b8a000")
+_MARKERS = "osD^vP"
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a CSV file, by column."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def accuracy_table(rows: Iterable[Row], recipes: Sequence[str]) -> str:
+    """A Markdown table of measured accuracies, a line for each recipe: mean and range over its seeds.
+
+    Args:
+        rows: of results/accuracy.csv.
+        recipes: names, or patterns such as "depth-ms-*", in the order of the lines.
+
+    Raises:
+        ValueError: a pattern that no row has.
+    """
+    lines = [
+        "| recipe | network | T | epochs | parameters | seeds | test accuracy | published |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["tag"] != "floor":
+            grouped.setdefault(row["recipe"], []).append(row)
+    for pattern in recipes:
+        found = [name for name in grouped if fnmatch(name, pattern)]
+        if not found:
+            raise ValueError(f"accuracy_table: no row of the results is of {pattern!r}; measure it or leave it out")
+        lines += [_line(name, grouped[name]) for name in found]
+    return "\n".join(lines)
+
+
+def _line(name: str, rows: Sequence[Row]) -> str:
+    values = [100 * float(row["value"]) for row in rows]
+    shown = f"{statistics.mean(values):.1f} %"
+    if len(values) > 1:
+        shown += f" ({min(values):.1f} - {max(values):.1f})"
+    last = rows[-1]
+    seeds = ", ".join(dict.fromkeys(row["seed"] for row in rows))
+    cells = (
+        f"`{name}`",
+        f"`{last['model']}`",
+        last["T"],
+        last["epochs"],
+        f"{int(last['parameters']):,}",
+        seeds,
+        shown,
+        last["published"],
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one line, and in `low` and `high` the range of each."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+def curves(rows: Iterable[Row], label: str, x: str, y: str = "value") -> list[Curve]:
+    """Curves of means: a curve for each value of the column `label`, x sorted, y averaged over rows of equal x."""
+    points: dict[str, dict[float, list[float]]] = {}
+    for row in rows:
+        points.setdefault(row[label], {}).setdefault(float(row[x]), []).append(float(row[y]))
+    found = []
+    for name, values in points.items():
+        at = sorted(values)
+        found.append(
+            Curve(
+                name,
+                tuple(at),
+                tuple(statistics.mean(values[a]) for a in at),
+                tuple(min(values[a]) for a in at),
+                tuple(max(values[a]) for a in at),
+            )
+        )
+    return found
+
+
+def plot(lines: Sequence[Curve], x_label: str, y_label: str, *, log_x: bool = False, log_y: bool = False) -> str:
+    """The curves as SVG text, their ranges shaded."""
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = canvas.subplots()
+    for k, line in enumerate(lines):
+        colour, marker = _COLOURS[k % len(_COLOURS)], _MARKERS[k % len(_MARKERS)]
+        axes.plot(line.x, line.y, color=colour, marker=marker, markersize=5, label=line.label)
+        if line.low:
+            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xscale("log" if log_x else "linear")
+    axes.set_yscale("log" if log_y else "linear")
+    if log_x:
+        ticks = sorted({value for line in lines for value in line.x})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+        axes.minorticks_off()
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, frameon=False)
+    text = io.StringIO()
+    canvas.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()

@@ -1,0 +1,38 @@
+import pytest
+
+from rheobase.report.results import accuracy_table, curves, plot, read_rows
+
+HEADER = "recipe,model,T,epochs,parameters,seed,value,published,tag\n"
+ROWS = (
+    "a-1,net,4,2,1234,0,0.5,,measured\n"
+    "a-1,net,4,2,1234,1,0.7,,measured\n"
+    "a-2,net,4,2,1234,0,0.25,60.0,measured\n"
+    "a-1,linear,4,,,0,0.1,,floor\n"
+)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    (tmp_path / "rows.csv").write_text(HEADER + ROWS)
+    return read_rows(tmp_path / "rows.csv")
+
+
+def test_a_line_for_each_recipe_with_mean_and_range(rows):
+    lines = accuracy_table(rows, ["a-2", "a-1"]).splitlines()
+    assert lines[2] == "| `a-2` | `net` | 4 | 2 | 1,234 | 0 | 25.0 % | 60.0 |"
+    assert lines[3] == "| `a-1` | `net` | 4 | 2 | 1,234 | 0, 1 | 60.0 % (50.0 - 70.0) |  |"
+    assert accuracy_table(rows, ["a-*"]).count("`net`") == 2
+
+
+def test_a_pattern_without_rows_is_said(rows):
+    with pytest.raises(ValueError, match="no row of the results is of 'b-"):
+        accuracy_table(rows, ["b-*"])
+
+
+def test_curves_average_and_are_drawn(rows):
+    found = curves([row for row in rows if row["tag"] == "measured"], "recipe", "T")
+    assert [(each.label, each.x, each.y) for each in found] == [("a-1", (4.0,), (0.6,)), ("a-2", (4.0,), (0.25,))]
+    assert (found[0].low, found[0].high) == ((0.5,), (0.7,))
+    text = plot(found, "steps", "accuracy", log_x=True)
+    assert text.lstrip().startswith("<?xml")
+    assert "</svg>" in text
