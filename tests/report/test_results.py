@@ -22,6 +22,7 @@ def test_a_line_for_each_recipe_with_mean_and_range(rows):
     assert lines[2] == "| `a-2` | `net` | 4 | 2 | 1,234 | 0 | 25.0 % | 60.0 |"
     assert lines[3] == "| `a-1` | `net` | 4 | 2 | 1,234 | 0, 1 | 60.0 % (50.0 - 70.0) |  |"
     assert accuracy_table(rows, ["a-*"]).count("`net`") == 2
+    assert accuracy_table(rows, ["a-1"]).splitlines()[2].endswith("| 60.0 % (50.0 - 70.0) |")
 
 
 def test_a_pattern_without_rows_is_said(rows):

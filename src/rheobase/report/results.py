@@ -22,6 +22,8 @@ def read_rows(path: Path) -> list[Row]:
 def accuracy_table(rows: Iterable[Row], recipes: Sequence[str]) -> str:
     """A Markdown table of measured accuracies, a line for each recipe: mean and range over its seeds.
 
+    The column of published numbers is left out where it would be empty.
+
     Args:
         rows: of results/accuracy.csv.
         recipes: names, or patterns such as "depth-ms-*", in the order of the lines.
@@ -29,10 +31,7 @@ def accuracy_table(rows: Iterable[Row], recipes: Sequence[str]) -> str:
     Raises:
         ValueError: a pattern that no row has.
     """
-    lines = [
-        "| recipe | network | T | epochs | parameters | seeds | test accuracy | published |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    chosen: list[tuple[str, ...]] = []
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         if row["tag"] != "floor":
@@ -41,18 +40,21 @@ def accuracy_table(rows: Iterable[Row], recipes: Sequence[str]) -> str:
         found = [name for name in grouped if fnmatch(name, pattern)]
         if not found:
             raise ValueError(f"accuracy_table: no row of the results is of {pattern!r}; measure it or leave it out")
-        lines += [_line(name, grouped[name]) for name in found]
-    return "\n".join(lines)
+        chosen += [_cells(name, grouped[name]) for name in found]
+    header = ("recipe", "network", "T", "epochs", "parameters", "seeds", "test accuracy", "published")
+    width = len(header) - (not any(cells[-1] for cells in chosen))
+    lines = [header, ("---",) * len(header), *chosen]
+    return "\n".join(f"| {' | '.join(cells[:width])} |" for cells in lines)
 
 
-def _line(name: str, rows: Sequence[Row]) -> str:
+def _cells(name: str, rows: Sequence[Row]) -> tuple[str, ...]:
     values = [100 * float(row["value"]) for row in rows]
     shown = f"{statistics.mean(values):.1f} %"
     if len(values) > 1:
         shown += f" ({min(values):.1f} - {max(values):.1f})"
     last = rows[-1]
     seeds = ", ".join(dict.fromkeys(row["seed"] for row in rows))
-    cells = (
+    return (
         f"`{name}`",
         f"`{last['model']}`",
         last["T"],
@@ -62,7 +64,6 @@ def _line(name: str, rows: Sequence[Row]) -> str:
         shown,
         last["published"],
     )
-    return f"| {' | '.join(cells)} |"
 
 
 @dataclass(frozen=True)
