@@ -298,7 +298,7 @@ def _report(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _cost(arguments: Sequence[str]) -> dict[str, Any]:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from rheobase import recipes
     from rheobase.recipes.cost import summary
@@ -307,7 +307,7 @@ def _cost(arguments: Sequence[str]) -> dict[str, Any]:
     given = _parse(CostArguments, arguments, "rheobase cost")
     run = RunFolder.open(given.run)
     report, price, path = recipes.cost(run, which=given.checkpoint, rule=given.rule, samples=given.samples)
-    table = Table("layer", "reads", "density", "spikes only", "MACs", "ACs", "nJ")
+    table = Table(Column("layer", overflow="fold"), "reads", "density", "spikes only", "MACs", "ACs", "nJ")
     for product, layer in zip(report.products, price.layers, strict=True):
         seen = product.activations
         table.add_row(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rheobase.files import write_atomic
-from rheobase.lab.cost import Energy, Report, activity, energy, tracing
+from rheobase.lab.cost import Energy, Report, activity, energy, rule_named, tracing
 from rheobase.lab.cost.report import shapes
 from rheobase.recipes.classification import _load, build, config_of, is_cross_validated
 from rheobase.train import RunFolder, evaluate
@@ -41,6 +41,7 @@ def cost(
         raise ValueError(f"{run.path} holds a network for each fold; name one of {run.path / 'folds'}")
     if samples is not None and samples < 1:
         raise ValueError(f"samples is {samples}; expected at least 1, or None for all")
+    rule_named(rule)  # before the run, which may take long
     task = build(config_of(run))
     which, test = _load(task, run, which), task.dataset.test
     part = test if samples is None else test.select(torch.arange(min(samples, len(test))))

@@ -74,7 +74,7 @@ def test_the_tool_adds_biases():
     assert biased.acs - plain.acs == T * 8 * 16 / 4 + 10 / 8
 
 
-def test_an_image_copied_over_time_costs_T_stems_by_the_strict_rule():
+def test_an_image_copied_over_time_costs_a_stem_a_step_by_the_strict_rule():
     once, copied = trace(toy(), image()), trace(toy(), image().contiguous())
     assert energy(copied, "strict").macs - energy(once, "strict").macs == (T - 1) * STEM
     assert energy(copied, "papers") == energy(once, "papers")

@@ -45,7 +45,7 @@ def test_what_the_convolutions_of_a_block_read(block, held):
     model = create_model(f"test_{block}_resnet", neuron="lif", last_gamma=3.0)
     with torch.no_grad():
         for norm in (module for module in model.modules() if isinstance(module, TdBN)):
-            norm.bias.fill_(0.6)
+            norm.bias.uniform_(0.5, 2.5)
             norm.weight.fill_(3.0)
     report = spike_driven(model, torch.rand(1, 4, 3, 8, 8).expand(4, -1, -1, -1, -1))
     assert report.silent == ()

@@ -262,11 +262,16 @@ def test_a_trace_changes_nothing(name):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_training_is_watched_too():
+@pytest.mark.parametrize("mode", ["full", "bits"])
+def test_forward_passes_of_training_count_and_backward_does_not(mode):
     model, x = create_model("test_ms_resnet", neuron="lif").train(), torch.rand(3, 2, 3, 8, 8)
-    with tracing(model) as tracer:
+    with tracing(model) as tracer, rb.memory(mode):
         model(x).sum().backward()
-    assert [p.macs for p in tracer.report().products] == [p.macs for p in trace(model, x).products]
+    found, expected = tracer.report(), trace(model, x)
+    assert [(p.name, p.macs, p.executed) for p in found.products] == [
+        (p.name, p.macs, p.executed) for p in expected.products
+    ]
+    assert [(n.name, n.updates) for n in found.neurons] == [(n.name, n.updates) for n in expected.neurons]
 
 
 def test_neurons_are_counted_as_they_fire():

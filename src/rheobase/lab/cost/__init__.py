@@ -4,7 +4,7 @@
 report by a named rule, `activity` gives firing rates. `trace` and `tracing` give the report of any run.
 """
 
-from rheobase.lab.cost.energy import RULES, Energy, LayerEnergy, Rule, energy
+from rheobase.lab.cost.energy import RULES, Energy, LayerEnergy, Rule, energy, rule_named
 from rheobase.lab.cost.report import Activity, NeuronLayer, Operand, Product, Report, activity
 from rheobase.lab.cost.trace import Tracer, spike_driven, trace, tracing
 
@@ -21,6 +21,7 @@ __all__ = [
     "Tracer",
     "activity",
     "energy",
+    "rule_named",
     "spike_driven",
     "trace",
     "tracing",

@@ -53,6 +53,13 @@ RULES: dict[str, Rule] = {
 """
 
 
+def rule_named(name: str) -> Rule:
+    """The rule of that name. Raises ValueError if there is none."""
+    if name not in RULES:
+        raise ValueError(f"there is no rule {name!r}; expected one of {', '.join(RULES)}")
+    return RULES[name]
+
+
 @dataclass(frozen=True)
 class LayerEnergy:
     """One product's operations and energy per sample."""
@@ -102,9 +109,7 @@ def energy(report: Report, rule: str | Rule = "strict") -> Energy:
     Raises:
         ValueError: no such rule, or values are unknown, as the trace ran on the meta device.
     """
-    if isinstance(rule, str) and rule not in RULES:
-        raise ValueError(f"energy: there is no rule {rule!r}; expected one of {', '.join(RULES)}")
-    name, counted = (rule, RULES[rule]) if isinstance(rule, str) else ("own rule", rule)
+    name, counted = (rule, rule_named(rule)) if isinstance(rule, str) else ("own rule", rule)
     return Energy(name, tuple(_priced(product, counted) for product in report.products))
 
 

@@ -185,7 +185,9 @@ class Tracer:
         return self._owners.get(t.untyped_storage()._cdata)
 
     def enter(self, name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """A module begins."""
+        """A module begins; one that runs outside of the model, as when backward runs it again, does not count."""
+        if not self._frames and module is not self.model:
+            return
         x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
         if self._frames:
             above = self._frames[-1]
@@ -206,6 +208,8 @@ class Tracer:
 
     def leave(self, name: str, module: nn.Module, y: Any) -> None:
         """A module ends, with the output y; None if it raised."""
+        if not self._frames:
+            return
         self._frames.pop()
         if not self._frames:
             self._watching.close()
