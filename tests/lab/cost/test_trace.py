@@ -195,6 +195,19 @@ def test_a_static_image_is_computed_once_and_counts_for_every_step():
     assert expanded.macs == copied.macs == 3 * 2 * 9 * 16 + 4 * 3 * 9 * 4
 
 
+def test_a_model_that_is_one_layer_sees_its_static_image_too():
+    layer = PerStep(nn.Linear(3, 2))
+    assert [(p.executed, p.steps) for p in trace(layer, torch.rand(1, 2, 3).expand(5, -1, -1)).products] == [(1, 5)]
+
+
+def test_half_formats_and_cast_weights_are_told_apart_like_others():
+    with torch.autocast("cpu", torch.bfloat16):
+        report = trace(small(), torch.rand(4, 2, 2, 6, 6))
+    assert [p.name for p in report.products] == ["0.module", "2.module"]
+    assert [[o.weight for o in p.operands] for p in report.products] == [[False, True]] * 2
+    assert report.products[1].activations[0].holds == "binary"
+
+
 def test_a_layer_after_the_mean_over_time_runs_once():
     model = PerStepped(lambda m, x: m.layers[1](m.layers[0](x).mean(0)), PerStep(nn.Linear(5, 4)), nn.Linear(4, 3))
     body, head = trace(model, spikes(6, 2, 5)).products

@@ -26,7 +26,7 @@ from rheobase.scan.engine import engine
 
 aten = torch.ops.aten
 
-_HIDDEN = ("attention", "rnn", "lstm", "gru", "linear", "conv", "addmm", "matmul", "transformer")
+_HIDDEN = ("attention", "rnn", "lstm", "gru", "linear", "conv", "_mm", "matmul", "transformer", "_trilinear")
 """Parts of names of operators that multiply matrices out of sight, where no case below knows them."""
 
 
@@ -182,19 +182,20 @@ class Tracer:
 
     def owner(self, t: Tensor) -> tuple[str, nn.Module] | None:
         """The module that a parameter, or a view of it, belongs to."""
-        return self._owners.get(t.untyped_storage()._cdata)
+        return self._owners.get(t.untyped_storage()._cdata) if t.layout is torch.strided else None
 
     def enter(self, name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """A module begins; one that runs outside of the model, as when backward runs it again, does not count."""
         if not self._frames and module is not self.model:
             return
         x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+        static = isinstance(module, PerStep) and x is not None and x.dim() > 0 and is_static(x)
         if self._frames:
             above = self._frames[-1]
-            static = above.static or (isinstance(module, PerStep) and x is not None and is_static(x))
-            self._frames.append(_Frame(name, module, above.runs if x is None else self._runs(x, above.runs), static))
+            runs = above.runs if x is None else self._runs(x, above.runs)
+            self._frames.append(_Frame(name, module, runs, static or above.static))
             return
-        self._frames.append(_Frame(name, module, self.T, False))
+        self._frames.append(_Frame(name, module, self.T, static))
         if x is None or x.dim() < 2 or 0 in x.shape[:2]:
             got = "missing" if not inputs else type(inputs[0]).__name__ if x is None else f"of shape {tuple(x.shape)}"
             raise ValueError(f"tracing: the model's first input is {got}; expected a tensor [T, B, ...]")
