@@ -1,6 +1,6 @@
 """Rheobase: spiking neural networks in PyTorch. Write a neuron as one step; it runs as one fused kernel over time."""
 
-from rheobase import models, neurons, nn
+from rheobase import lab, models, neurons, nn
 from rheobase.nn import call, check, fuse, observe, stream
 from rheobase.nn.memory import memory
 from rheobase.nn.packing import packing
@@ -12,6 +12,7 @@ __all__ = [
     "check",
     "engine",
     "fuse",
+    "lab",
     "memory",
     "models",
     "neurons",

@@ -1,4 +1,4 @@
-"""The command line: `rheobase VERB ...`, each verb a function of the library; `_USAGE` below lists them.
+"""The command line, `rheobase VERB ...`: each verb a function of the library; `rheobase --help` names them.
 
 Each verb takes `--json` and then prints its result as one JSON object on the last line of standard output. Whatever the
 user can mend ends in one message on standard error and exit code 2.
@@ -38,6 +38,22 @@ class ReportArguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
+    checkpoint: Checkpoint | None = None
+    """Which weights; those that the recipe measures if left out."""
+    json: bool = False
+    """Print the result as one JSON object on the last line."""
+
+
+@dataclass(frozen=True)
+class CostArguments:
+    """Price a trained network on its test split: what its matrix products read, operations, energy. Writes cost.csv."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    rule: str = "strict"
+    """How to count: papers, papers-T, strict or spikingformer-tool."""
+    samples: int | None = None
+    """How many of the first test samples to run; all if left out."""
     checkpoint: Checkpoint | None = None
     """Which weights; those that the recipe measures if left out."""
     json: bool = False
@@ -167,6 +183,7 @@ _USAGE = """usage: rheobase VERB ...
   train RECIPE   train a recipe, make a run folder; --resume RUN goes on with a stopped one
   eval RUN       measure a run on its test split, or classify your own images
   report RUN     write report.html into a run
+  cost RUN       what its matrix products read, and operations and energy by a named rule
   floor RECIPE   what a linear classifier and the nearest neighbour reach on a recipe's samples
   study NAME     measure what needs no training, such as gradients through deep stacks
   data list      data sets: kind, here or missing; info NAME tells more, prepare NAME makes what it keeps
@@ -290,6 +307,41 @@ def _report(arguments: Sequence[str]) -> dict[str, Any]:
     path = recipes.report(RunFolder.open(given.run), which=given.checkpoint)
     print(f"report {path}")
     return {"run": str(given.run), "report": str(path)}
+
+
+def _cost(arguments: Sequence[str]) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from rheobase import recipes
+    from rheobase.recipes.cost import summary
+    from rheobase.train import RunFolder
+
+    given = _parse(CostArguments, arguments, "rheobase cost")
+    run = RunFolder.open(given.run)
+    report, price, path = recipes.cost(run, which=given.checkpoint, rule=given.rule, samples=given.samples)
+    table = Table(Column("layer", overflow="fold"), "reads", "density", "spikes only", "MACs", "ACs", "nJ")
+    for product, layer in zip(report.products, price.layers, strict=True):
+        seen = product.activations
+        table.add_row(
+            product.name,
+            " x ".join(str(operand.holds) for operand in seen),
+            " x ".join(f"{operand.density:.3f}" for operand in seen),
+            "yes" if product.spike_driven else "no",
+            f"{layer.macs:,}",
+            f"{layer.acs:,.0f}",
+            f"{layer.energy_pJ / 1e3:,.2f}",
+        )
+    Console().print(table)
+    found = {"run": str(run.path), **summary(report, price), "csv": str(path)}
+    print(
+        f"{price.total_pJ / 1e3:,.2f} nJ a sample by the rule {price.rule!r} ({report.samples} samples, T = {report.T})"
+    )
+    print(
+        f"{found['spikes_per_neuron'] or 0.0:.3f} spikes a neuron; {report.mac_share:.2%} of the MACs need a multiplier"
+    )
+    print(f"csv {path}")
+    return found
 
 
 def _floor(arguments: Sequence[str]) -> dict[str, Any]:
@@ -529,6 +581,7 @@ VERBS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
     "train": _train,
     "eval": _eval,
     "report": _report,
+    "cost": _cost,
     "floor": _floor,
     "study": _study,
     "data": _data,

@@ -13,7 +13,10 @@ from rheobase.cli import VERBS
 ROOT = Path(__file__).parents[2]
 ROOMS = [
     "rheobase",
-    *(f"rheobase.{room}" for room in ("scan", "neurons", "nn", "models", "data", "train", "report", "recipes")),
+    *(
+        f"rheobase.{room}"
+        for room in ("scan", "neurons", "nn", "models", "data", "train", "report", "recipes", "lab", "lab.cost")
+    ),
 ]
 
 

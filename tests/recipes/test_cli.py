@@ -199,3 +199,37 @@ def test_kill_and_resume_gives_the_same_bits(tmp_path):
     assert [{k: v for k, v in m.items() if k != "seconds"} for m in metrics[0]] == [
         {k: v for k, v in m.items() if k != "seconds"} for m in metrics[1]
     ]
+
+
+def test_cost_prices_a_run(trained, tmp_path, capsys):
+    import csv
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    code, found, _ = run(capsys, "cost", copy, "--samples", "30", "--rule", "papers", "--json")
+    assert code == 0
+    assert (found["samples"], found["T"], found["rule"]) == (30, 2, "papers")
+    assert "stem.0.module" in found["exceptions"]
+    with Path(found["csv"]).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [rows[0]["layer"], rows[0]["kind"], rows[0]["spike_driven"]] == ["stem.0.module", "convolution", "False"]
+    assert sum(float(row["energy_pJ"]) for row in rows) == pytest.approx(found["energy_pJ"])
+    assert found["energy_pJ"] == pytest.approx(4.6 * found["macs"] + 0.9 * found["acs"])
+    noted = RunFolder.open(copy).result()
+    assert noted["cost"]["energy_pJ"] == found["energy_pJ"]
+    assert noted["eval"] == RunFolder.open(trained).result()["eval"]
+    whole = run(capsys, "cost", copy, "--json")[1]
+    assert (whole["rule"], whole["samples"]) == ("strict", noted["eval"]["test_count"])
+    assert RunFolder.open(copy).result()["cost"]["accuracy"] == noted["eval"]["test_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--rule", "cheap"], "there is no rule 'cheap'; expected one of papers"), (["--samples", "0"], "samples is 0")],
+)
+def test_cost_says_what_is_wrong(trained, capsys, arguments, message):
+    code, _, error = run(capsys, "cost", trained, *arguments)
+    assert code == 2
+    assert message in error
+    assert not (trained / "cost.csv").exists()

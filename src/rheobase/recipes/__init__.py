@@ -14,6 +14,7 @@ from rheobase.recipes.classification import (
     resume,
     train,
 )
+from rheobase.recipes.cost import cost
 from rheobase.recipes.floors import floors
 from rheobase.recipes.record import record, record_floors
 from rheobase.recipes.registry import list_recipes, recipe, register
@@ -26,6 +27,7 @@ __all__ = [
     "build",
     "classify",
     "config_of",
+    "cost",
     "floors",
     "is_cross_validated",
     "list_recipes",
