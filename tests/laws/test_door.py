@@ -60,7 +60,8 @@ PAGES = [
         f"docs/{page}.md"
         for page in (
             *("tutorials/digits", "tutorials/neuron"),
-            *("howto/stream", "howto/order", "howto/fast", "howto/memory", "howto/data", "howto/events", "howto/augment"),
+            *("howto/stream", "howto/order", "howto/fast", "howto/memory"),
+            *("howto/data", "howto/events", "howto/augment"),
         )
     ),
 ]

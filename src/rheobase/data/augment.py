@@ -176,16 +176,15 @@ class Augment:
     def _move(self, x: Tensor, random: np.random.RandomState) -> Tensor:
         B, (H, W), p = len(x), x.shape[-2:], self.crop
         planes = x.flatten(1, -3)
-        if p and self.padding == "zero":
-            planes = F.pad(planes, (p, p, p, p))
-        elif p:
-            for axis, size in ((2, H), (3, W)):
-                planes = planes.index_select(axis, _reflected(size, p).to(x.device))
         top, left = (random.randint(2 * p + 1, size=(B, 1)) for _ in "yx")
         mirrored = random.random_sample((B, 1)) < self.flip
         rows, columns = top + np.arange(H), left + np.arange(W)
         columns = np.where(mirrored, columns[:, ::-1], columns)
-        places = torch.from_numpy(rows[:, :, None] * (W + 2 * p) + columns[:, None, :]).to(x.device)
+        if self.padding == "reflect":
+            rows, columns = _reflected(H, p)[rows], _reflected(W, p)[columns]
+        elif p:
+            planes = F.pad(planes, (p, p, p, p))
+        places = torch.from_numpy(rows[:, :, None] * planes.shape[-1] + columns[:, None, :]).to(x.device)
         index = places.view(B, 1, H * W).expand(-1, planes.shape[1], -1)
         return planes.flatten(2).gather(2, index).view(x.shape)
 
@@ -223,7 +222,7 @@ class Augment:
             x = torch.where(inside[0], partner, x)
             share = 1 - float((bottom - top) * (right - left)) / (H * W)
         else:
-            mixed = share * x.float() + (1 - share) * partner.float()
+            mixed = torch.lerp(partner.float(), x.float(), share)
             x = mixed.to(x.dtype) if x.is_floating_point() else mixed.round().to(x.dtype)
         return x, share * y + (1 - share) * y.roll(1, 0)
 
@@ -249,10 +248,10 @@ class AugmentedBatches:
             )
 
 
-def _reflected(size: int, pad: int) -> Int64[Tensor, " N"]:
+def _reflected(size: int, pad: int) -> np.ndarray:
     """The places 0 .. size - 1 with `pad` more on either side, mirrored at the edge without repeating it."""
-    places = torch.arange(-pad, size + pad).abs()
-    return torch.where(places < size, places, 2 * (size - 1) - places)
+    places = np.abs(np.arange(-pad, size + pad))
+    return np.where(places < size, places, 2 * (size - 1) - places)
 
 
 def _boxes(top: Any, left: Any, bottom: Any, right: Any, size: tuple[int, int]) -> Bool[Tensor, "B H W"]:
