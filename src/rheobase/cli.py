@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -199,7 +199,7 @@ def _parse(kind: Any, arguments: Sequence[str], prog: str, default: Any = None) 
         kind,
         prog=prog,
         args=list(arguments),
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
         **options,
     )
 
@@ -213,7 +213,7 @@ def _train(arguments: Sequence[str]) -> dict[str, Any]:
     if "--resume" in arguments:
         return _resume(arguments)
     name, rest = arguments[0], arguments[1:]
-    default = recipes.recipe(name)()
+    default = _with_augment(recipes.recipe(name)())
 
     @dataclass(frozen=True)
     class Arguments:
@@ -222,14 +222,28 @@ def _train(arguments: Sequence[str]) -> dict[str, Any]:
 
     Arguments.__doc__ = recipes.recipe(name).__doc__
     given = _parse(Arguments, rest, f"rheobase train {name}", Arguments(default))
-    options: RunOptions = given.options
-    with _progress(given.config.train.epochs) as (on_epoch, on_step):
+    config, options = _without_idle_augment(given.config), given.options
+    with _progress(config.train.epochs) as (on_epoch, on_step):
         run, result = recipes.train(
-            name, given.config, options.runs, download=options.download, on_epoch=on_epoch, on_step=on_step
+            name, config, options.runs, download=options.download, on_epoch=on_epoch, on_step=on_step
         )
     if options.results is not None:
         recipes.record(run, options.results)
     return _finished(run, result, options.report)
+
+
+def _with_augment(config: Any) -> Any:
+    """The config with all of augmentation off in the place of None, so that each of its fields is an option."""
+    from rheobase.data import Augment
+
+    return replace(config, augment=config.augment or Augment())
+
+
+def _without_idle_augment(config: Any) -> Any:
+    """The config with None in the place of augmentation that does nothing."""
+    from rheobase.data import Augment
+
+    return replace(config, augment=None) if config.augment == Augment() else config
 
 
 @dataclass(frozen=True)
@@ -352,7 +366,7 @@ def _floor(arguments: Sequence[str]) -> dict[str, Any]:
         print(f"usage: rheobase floor RECIPE [--FIELD VALUE ...] [--results FILE.csv]\n\nrecipes: {names}")
         raise SystemExit(0 if arguments else 2)
     name, rest = arguments[0], arguments[1:]
-    default = recipes.recipe(name)()
+    default = _with_augment(recipes.recipe(name)())
 
     @dataclass(frozen=True)
     class Arguments:
@@ -362,12 +376,13 @@ def _floor(arguments: Sequence[str]) -> dict[str, Any]:
         options: FloorOptions = FloorOptions()
 
     given = _parse(Arguments, rest, f"rheobase floor {name}", Arguments(default))
-    found = recipes.floors(given.config, download=given.options.download)
+    config = _without_idle_augment(given.config)
+    found = recipes.floors(config, download=given.options.download)
     for method, value in found.items():
         if method != "count":
             print(f"{method:<14} {value:.2%} on {found['count']} samples")
     if given.options.results is not None:
-        recipes.record_floors(name, given.config, found, given.options.results)
+        recipes.record_floors(name, config, found, given.options.results)
     return {"recipe": name, **found}
 
 

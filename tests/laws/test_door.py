@@ -63,7 +63,8 @@ PAGES = [
         f"docs/{page}.md"
         for page in (
             *("tutorials/digits", "tutorials/neuron"),
-            *("howto/stream", "howto/order", "howto/fast", "howto/memory", "howto/data", "howto/events"),
+            *("howto/stream", "howto/order", "howto/fast", "howto/memory"),
+            *("howto/data", "howto/events", "howto/augment"),
         )
     ),
 ]

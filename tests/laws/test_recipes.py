@@ -3,10 +3,12 @@
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 
-from rheobase.data import Dataset, Split, about
+from rheobase.data import Dataset, Split, about, load
+from rheobase.models import MODELS, list_models
 from rheobase.recipes import Classification, build, classification, is_cross_validated, list_recipes, recipe, train
 
 RECIPES = list_recipes()
@@ -33,6 +35,8 @@ SHAPES = {
     "spoken_digits": (64,),
     "nas_tones": (128,),
     "dvs_sign_v2e": (2, 16, 16),
+    "cifar10": (3, 32, 32),
+    "cifar100": (3, 32, 32),
 }
 """The shape of a sample of each data set, at one step if it is a sequence: those of events as their recipe has them."""
 
@@ -44,22 +48,59 @@ def made_up(config):
     timed = about(config.data).kind in ("events", "sound") or config.data == "event_digits"
     samples = (20, *((config.T,) if timed else ()), *shape)
     split = [Split(torch.randint(0, 256, samples, generator=random).byte(), torch.arange(20) % 10, 255) for _ in "ab"]
-    statistics = ((), ()) if timed else ((0.5,), (0.3,))
+    statistics = ((), ()) if timed else ((0.5,) * shape[0], (0.3,) * shape[0])
     return Dataset("made up", *split, tuple("0123456789"), *statistics, "", "", "", T=config.T if timed else None)
+
+
+SIDE = 16
+"""Of what is cut out of made-up pictures."""
+
+
+def made_up_pictures(folder):
+    """Two pictures of each of ten classes, for training and for testing."""
+    from PIL import Image
+
+    random = np.random.RandomState(0)
+    for part in ("train", "val"):
+        for k in range(20):
+            path = folder / "imagenet" / part / f"n{k % 10:08}" / f"{k}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.randint(0, 256, (24, 30, 3), np.uint8)).save(path)
+    return load("imagenet", root=folder)
+
+
+def without_absent_policies(augment):
+    """As it is, or without a policy of torchvision if that is not installed."""
+    try:
+        augment and augment.check((3, SIDE, SIDE))
+    except ValueError:
+        return replace(augment, auto=None)
+    return augment
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_steps(name, tmp_path, monkeypatch):
-    """On a few made-up samples of the right shape; of a cross-validated set, one fold."""
+    """On a few made-up samples of the right shape; of a cross-validated set, one fold; of large models, a tiny one."""
     config = recipe(name)()
-    monkeypatch.setattr(classification, "load", lambda *_, **__: made_up(config))
+    on_disk = config.data == "imagenet"
+    data = made_up_pictures(tmp_path) if on_disk else made_up(config)
+    monkeypatch.setattr(classification, "load", lambda *_, **__: data)
+    tiny = MODELS[config.model].tiny
     short = replace(
         config,
-        size=None,
+        model=tiny or config.model,
+        width=None if tiny else config.width,
+        size=SIDE if on_disk else None,
+        test_resize=None,
+        workers=2 if on_disk else 0,
+        frames_by="time",
+        augment=without_absent_policies(config.augment),
         fold=0 if is_cross_validated(config) else None,
         batch_size=5,
         validation=0.5,
-        train=replace(config.train, epochs=1, warmup_epochs=0, checkpoint_every_steps=0),
+        train=replace(
+            config.train, epochs=1, warmup_epochs=0, warmup_lr=0.0, cooldown_epochs=0, checkpoint_every_steps=0
+        ),
     )
     run, result = train(name, short, tmp_path)
     assert run.result()["train"]["steps"] == 2
@@ -69,6 +110,8 @@ def test_two_steps(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", RECIPES)
 def test_made_up_samples_have_the_shape_of_the_real_ones(name):
     config = recipe(name)()
+    if config.data == "imagenet":
+        pytest.skip("pictures of many shapes; the config says what is cut out of them")
     if about(config.data).made_from:
         pytest.skip("it would be computed anew, which takes minutes")
     try:
@@ -79,8 +122,15 @@ def test_made_up_samples_have_the_shape_of_the_real_ones(name):
     assert task.dataset.T == made_up(config).T
 
 
+@pytest.mark.parametrize("name", [name for name, entry in MODELS.items() if entry.tiny])
+def test_a_stand_in_is_a_registered_test_model(name):
+    assert MODELS[name].tiny in list_models("test_*")
+
+
 def test_an_unknown_field_is_named():
     with pytest.raises(ValueError, match="has a field 'colour' that Classification does not know"):
         Classification.from_dict({"colour": 1})
     with pytest.raises(ValueError, match="has a field 'speed' that TrainConfig does not know"):
         Classification.from_dict({"train": {"speed": 1}})
+    with pytest.raises(ValueError, match="has a field 'blur' that Augment does not know"):
+        Classification.from_dict({"augment": {"blur": 1}})

@@ -4,8 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from rheobase.data import Dataset, Split, load, registry
+from rheobase.data import Augment, Dataset, EventDataset, Recordings, Split, load, registry
 from rheobase.neurons import PSN, SlidingPSN
 from rheobase.recipes import (
     Classification,
@@ -23,7 +24,7 @@ from rheobase.recipes import (
     train,
 )
 from rheobase.recipes.floors import LinearFrames
-from rheobase.train import RunFolder, TrainConfig
+from rheobase.train import RunFolder, TrainConfig, load_checkpoint
 
 
 @pytest.mark.parametrize(("neuron", "kind"), [("psn", PSN), ("sliding_psn", SlidingPSN)])
@@ -173,12 +174,144 @@ def test_one_fold_is_a_run_like_any_other(tmp_path):
         ({"fold": 0, "size": 3}, "size is 3; expected None: folded does not consist of recordings"),
         ({"fold": 0, "encoder": "poisson"}, "expected T=5 and 'direct'"),
         ({"data": "digits", "T": 2, "size": 4}, "digits does not consist of recordings"),
+        ({"data": "digits", "T": 2, "frames_by": "count"}, "frames_by is 'count'; expected 'time': digits does not"),
+        (
+            {"data": "digits", "T": 2, "workers": 1},
+            "workers is 1; expected 0: digits is no set of pictures on the disk",
+        ),
+        ({"data": "digits", "T": 2, "test_size": 8}, "test_size is 8; expected None"),
+        ({"fold": 0, "augment": Augment(flip=0.5)}, r"flip needs images \[C, H, W\] or frames"),
     ],
 )
 def test_settings_that_do_not_fit_the_data_raise(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         train("toy", replace(SMALL, **change), tmp_path)
     assert list(tmp_path.iterdir()) == [] or "encoder" in change
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"test_resize": 223}, "test_resize is 223; expected at least the 224 pixels"),
+        ({"size": 32, "test_size": 40, "test_resize": 39}, "at least the 40 pixels"),
+        ({"workers": -1}, "workers is -1"),
+        ({"test_size": 0}, "test_size is 0"),
+        ({"frames_by": "events"}, "frames_by is 'events'"),
+    ],
+)
+def test_settings_out_of_range(untyped, settings, says):
+    with pytest.raises(ValueError, match=says):
+        Classification(**settings)
+
+
+def test_augmentation_is_of_training_batches_alone():
+    config = Classification(
+        model="test_ms_resnet", T=2, batch_size=30, augment=Augment(flip=1.0, mixup=1.0, erasing=1.0)
+    )
+    task, plain = build(config), build(replace(config, augment=None))
+    for split in (task.validation, task.dataset.test):
+        for (x, y), (same_x, same_y) in zip(task.source(split, False)(0), plain.source(split, False)(0), strict=True):
+            assert torch.equal(x, same_x)
+            assert torch.equal(y, same_y)
+    task = build(replace(config, augment=Augment(flip=1.0)))
+    drawn, stored = task.source(task.train, shuffle=True), plain.source(plain.train, shuffle=True)
+    assert len(drawn) == len(stored)
+    for (x, y), (same_x, same_y) in zip(drawn(3), stored(3), strict=True):
+        assert torch.equal(x, same_x.flip(3))
+        assert torch.equal(y, same_y)
+
+
+def test_an_augmented_training_resumes_bit_equal(tmp_path):
+    config = Classification(
+        model="test_ms_resnet",
+        T=2,
+        batch_size=200,
+        threads=1,
+        augment=Augment(flip=0.5, crop=1, erasing=0.2, mixup=0.4, cutmix=1.0, mix_epochs=1),
+        train=TrainConfig(epochs=2, label_smoothing=0.1, checkpoint_every_steps=1),
+    )
+    assert_resumes_bit_equal(config, tmp_path, stop_at=3)
+
+
+def assert_resumes_bit_equal(config, tmp_path, stop_at):
+    """Trained through, and stopped after so many steps and gone on with: the same weights and numbers."""
+    whole, result = train("toy", config, tmp_path / "whole")
+
+    def stop(done, total):
+        if done == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("toy", config, tmp_path / "part", on_step=stop)
+    (path,) = (tmp_path / "part/toy").iterdir()
+    part = RunFolder.open(path)
+    assert {**resume(part), "seconds": 0} == {**result, "seconds": 0}
+    weights = [load_checkpoint(run, "last").weights for run in (whole, part)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    return whole
+
+
+def test_pictures_on_the_disk_are_trained_resumed_reported_and_classified(tmp_path, monkeypatch):
+    random = np.random.RandomState(0)
+    for part, count in (("train", 8), ("val", 3)):
+        for label in range(2):
+            for k in range(count):
+                path = tmp_path / "data/imagenet" / part / f"n{label:08}" / f"{k}.JPEG"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = random.randint(0, 256, (24 + k, 30, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(path)
+    monkeypatch.setenv("RHEOBASE_DATA", str(tmp_path / "data"))
+    config = Classification(
+        data="imagenet",
+        model="test_ms_resnet",
+        T=2,
+        size=12,
+        test_size=16,
+        test_resize=20,
+        workers=2,
+        batch_size=6,
+        validation=0.25,
+        threads=1,
+        augment=Augment(flip=0.5, cutmix=1.0),
+        train=TrainConfig(epochs=2, checkpoint_every_steps=1),
+    )
+    task = build(config)
+    assert [len(task.train), len(task.validation), len(task.dataset.test)] == [12, 4, 6]
+    assert {tuple(x.shape[1:]) for x, _ in task.source(task.train, True)(0)} == {(3, 12, 12)}
+    for split in (task.validation, task.dataset.test):
+        x, y = next(iter(task.source(split, False)(0)))
+        assert torch.equal(x[1], split.centre_crop(1, 16, 20) / 255)
+        assert torch.equal(y, split.y)
+    alone = [x for x, _ in build(replace(config, workers=0)).source(task.train, True)(1)]
+    assert all(torch.equal(a, b) for a, (b, _) in zip(alone, task.source(task.train, True)(1), strict=True))
+    run = assert_resumes_bit_equal(config, tmp_path, stop_at=1)
+    assert run.result()["train"]["steps"] == 4
+    assert "n00000001" in report(run).read_text()
+    assert len(classify(run, np.zeros((2, 3, 16, 16), np.float32))) == 2
+    with pytest.raises(ValueError, match=r"N x \(3, 16, 16\)"):
+        classify(run, np.zeros((2, 3, 12, 12), np.float32))
+    with pytest.raises(ValueError, match="imagenet stays on the disk"):
+        floors(config)
+
+
+def test_frames_are_of_equal_time_or_of_equal_counts(monkeypatch):
+    recordings = Recordings(lambda k: None, torch.arange(4) % 2, "none")
+    events = EventDataset("moving", recordings, recordings, ("a", "b"), (4, 4), "", "", "")
+    asked = []
+
+    def frames(self, T, *, size, by):
+        asked.append((T, size, by))
+        split = Split(torch.zeros(4, T, 2, size, size), recordings.y)
+        return Dataset("moving", split, split, ("a", "b"), (), (), "", "", "", T=T)
+
+    monkeypatch.setattr(EventDataset, "frames", frames)
+    monkeypatch.setattr(classification, "load", lambda *_, **__: events)
+    config = Classification(data="moving", model="test_conv_snn", T=3, size=12, validation=0.5)
+    for by in ("time", "count"):
+        task = build(replace(config, frames_by=by, augment=Augment(flip=1.0, crop=2)))
+        assert next(iter(task.source(task.train, True)(0)))[0].shape == (2, 3, 2, 12, 12)
+    assert asked == [(3, 12, "time"), (3, 12, "count")]
 
 
 def test_graphs_are_not_classified_sample_by_sample(monkeypatch):
@@ -209,6 +342,12 @@ def test_floors_are_of_all_folds_together(tmp_path):
         ("nearest", "1.0000", "floor"),
         ("nearest_share", "1.0000", "floor"),
     ]
+
+
+@pytest.mark.usefixtures("folded")
+def test_floors_are_of_plain_samples(monkeypatch):
+    monkeypatch.setattr(Augment, "over", None)
+    assert floors(replace(SMALL, fold=0, augment=Augment(mixup=1.0)))["count"] == 40
 
 
 def test_the_linear_floor_is_linear_in_the_whole_sequence():

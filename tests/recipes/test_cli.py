@@ -11,7 +11,8 @@ import pytest
 from safetensors.torch import load_file
 
 from rheobase.cli import main
-from rheobase.recipes import record
+from rheobase.data import Augment
+from rheobase.recipes import config_of, record
 from rheobase.recipes.record import append_row
 from rheobase.train import RunFolder
 
@@ -45,6 +46,13 @@ def test_train_prints_accuracy_and_paths(tmp_path, capsys):
     assert found["parameters"] > 0
     assert Path(found["run"]).is_dir()
     assert Path(found["report"]).is_file()
+
+
+def test_augmentation_is_an_option_and_nothing_if_it_is_off(trained, tmp_path, capsys):
+    assert json.loads((trained / "config.json").read_text())["augment"] is None
+    code, found, _ = run(capsys, "train", "digits", *TINY, "--flip", 0.5, "--crop", 1, "--runs", tmp_path, "--json")
+    assert code == 0
+    assert config_of(RunFolder.open(Path(found["run"]))).augment == Augment(flip=0.5, crop=1)
 
 
 def test_one_plain_line_an_epoch(tmp_path, capsys):

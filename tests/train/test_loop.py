@@ -20,6 +20,7 @@ from rheobase.train import (
     has_checkpoint,
     load_checkpoint,
     load_weights,
+    loop,
 )
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
@@ -194,6 +195,16 @@ def test_the_rate_follows_the_schedule(new_run):
     assert [line["lr"] for line in fitted(new_run(), schedule="constant").metrics()] == [0.3] * 3
     rates = [line["lr"] for line in fitted(new_run()).metrics()]
     assert rates == pytest.approx([0.15 * (1 + math.cos(math.pi * at / 12)) for at in (3, 7, 11)])
+
+
+def test_the_rate_rises_from_and_falls_to_what_the_config_says(new_run):
+    steps = []
+    config = TrainConfig(
+        **{**vars(SGD), "epochs": 4, "warmup_epochs": 1, "warmup_lr": 0.06, "min_lr": 0.03, "cooldown_epochs": 1}
+    )
+    fit(net(), TRAIN, VALIDATION, config, new_run(), prepare=poisson, on_epoch=lambda line: steps.append(line["lr"]))
+    last = 0.03 + 0.27 * (1 + math.cos(math.pi * 7 / 8)) / 2
+    assert steps == pytest.approx([0.3, 0.03 + 0.27 * (1 + math.cos(math.pi * 3 / 8)) / 2, last, 0.03])
 
 
 def fitted(run, **settings):
@@ -412,6 +423,38 @@ def test_resuming_with_other_settings_is_refused(run):
         fit(net(), TRAIN, VALIDATION, config, run, resume=True)
     with pytest.raises(ValueError, match="batches per epoch was 4 and is 5"):
         fit(net(), Batches(shuffled, 5), VALIDATION, SGD, run, resume=True)
+
+
+def test_a_run_from_before_a_setting_existed_is_gone_on_with(new_run, monkeypatch):
+    whole, part, other = new_run(), new_run(), new_run()
+    fitted(whole)
+    settings = loop._Training._settings
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            loop._Training, "_settings", lambda self: {n: v for n, v in settings(self).items() if n != "min_lr"}
+        )
+        for run in (part, other):
+            with pytest.raises(KeyboardInterrupt):
+                fit(net(), TRAIN, VALIDATION, SGD, run, prepare=poisson, on_step=stop_after(5))
+    fit(net(), TRAIN, VALIDATION, SGD, part, prepare=poisson, resume=True)
+    assert_same_runs(whole, part)
+    with pytest.raises(ValueError, match=r"min_lr was 0\.0 and is 0\.1"):
+        fit(net(), TRAIN, VALIDATION, TrainConfig(**{**vars(SGD), "min_lr": 0.1}), other, resume=True)
+
+
+def test_soft_labels_are_learned_and_resumed_bit_equal(new_run):
+    def soft(epoch):
+        return [(x, 0.8 * nn.functional.one_hot(y, 3).float() + 0.2 / 3) for x, y in shuffled(epoch)]
+
+    runs = new_run(), new_run()
+    config = TrainConfig(**{**vars(SGD), "label_smoothing": 0.1, "checkpoint_every_steps": 1})
+    found = fit(net(), Batches(soft, 4), VALIDATION, config, runs[0], prepare=poisson)
+    assert found.last["train_loss"] < runs[0].metrics()[0]["train_loss"]
+    assert found.last["train_accuracy"] > 0.4
+    with pytest.raises(KeyboardInterrupt):
+        fit(net(), Batches(soft, 4), VALIDATION, config, runs[1], prepare=poisson, on_step=stop_after(6))
+    fit(net(), Batches(soft, 4), VALIDATION, config, runs[1], prepare=poisson, resume=True)
+    assert_same_runs(*runs)
 
 
 def test_resuming_another_model_is_refused(run):

@@ -42,6 +42,28 @@ def test_tet_pairs_labels_with_samples_not_with_steps():
     assert tet(confident, LABELS.flip(0), 0.0).item() > 30
 
 
+SOFT = torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.9, 0.1]])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_soft_targets_weigh_the_classes(smoothing):
+    mean, rows = LOGITS.mean(0).tolist(), ((1 - smoothing) * SOFT.double() + smoothing / 3).tolist()
+    expected = sum(rows[b][k] * softmax_error(mean[b], k) for b in range(2) for k in range(3)) / 2
+    assert cross_entropy(LOGITS, SOFT, label_smoothing=smoothing).item() == pytest.approx(expected, rel=1e-6)
+    expected = sum(
+        rows[b][k] * softmax_error(step[b], k) for step in LOGITS.tolist() for b in range(2) for k in range(3)
+    )
+    assert tet(LOGITS, SOFT, 0.0, label_smoothing=smoothing).item() == pytest.approx(expected / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("function", [cross_entropy, tet])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_certain_soft_targets_are_the_classes(function, smoothing):
+    certain = torch.nn.functional.one_hot(LABELS, 3).float()
+    hard = function(LOGITS, LABELS, label_smoothing=smoothing)
+    torch.testing.assert_close(function(LOGITS, certain, label_smoothing=smoothing), hard)
+
+
 @pytest.mark.parametrize("function", [cross_entropy, tet])
 def test_gradients_are_right(function):
     assert torch.autograd.gradcheck(lambda z: function(z, LABELS), LOGITS.clone().requires_grad_())

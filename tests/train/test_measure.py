@@ -42,6 +42,15 @@ def test_loss_and_accuracy_are_means_over_samples_not_over_batches():
     assert "predictions" not in evaluate(Echo(), batches, CPU)
 
 
+def test_of_soft_labels_the_largest_is_right():
+    soft = torch.tensor([[0.4, 0.3, 0.3], [0.6, 0.4, 0.0]])
+    found = evaluate(Echo(), [(certain([0, 1], scale=1.0), soft)], CPU)
+    assert found["accuracy"] == 0.5
+    total = math.log(math.e + 2)
+    assert found["loss"] == pytest.approx(total - (0.4 + 0.4) / 2)
+    assert evaluate(Echo(), [(certain([0, 1]), soft.double())], CPU)["accuracy"] == 0.5
+
+
 def test_the_class_has_the_largest_mean_over_time():
     logits = torch.tensor([[[5.0, 0.0, 0.0]], [[0.0, 4.0, 0.0]], [[0.0, 4.0, 0.0]]])
     assert evaluate(Echo(), [(logits, torch.tensor([1]))], CPU)["accuracy"] == 1.0
@@ -127,7 +136,12 @@ LABELS = torch.zeros(4).long()
         (GOOD.long(), LABELS, "per-step float logits"),
         (GOOD.transpose(0, 1), LABELS, r"is \(4, 2, 3\) for 4 labels; .*put time first"),
         (GOOD[:, :0], LABELS[:0], r"\(2, 0, 3\) for 0 labels"),
-        (GOOD, LABELS.float(), r"labels at .* are torch.float32 \(4,\); integers"),
+        (GOOD, LABELS.float(), r"labels at .* are torch.float32 \(4,\); integers \[B\] or floats \[B, K\]"),
+        (GOOD, torch.full((4, 2), 0.5), "soft labels at .* are of 2 classes but the model has 3 outputs"),
+        (GOOD, torch.full((4, 3), 0.5), r"rows that sum to 1\.5 \.\. 1\.5; rows of probabilities"),
+        (GOOD, torch.tensor([[1.5, -0.5, 0.0]] * 4), r"have a least value of -0\.5"),
+        (GOOD, torch.full((4, 3), math.nan), "least value of nan"),
+        (GOOD, torch.full((3, 3), 1 / 3), r"is \(2, 4, 3\) for 3 labels"),
         (GOOD, LABELS.bool(), "torch.bool"),
         (GOOD, LABELS[:, None], r"torch.int64 \(4, 1\)"),
         (GOOD, LABELS + 3, "lie in 3 .. 3 but the model has 3 outputs; .* give the model 4 outputs"),

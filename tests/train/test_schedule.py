@@ -16,6 +16,22 @@ def test_warm_up_is_linear_and_reaches_one(length, function):
     assert [function(at, total, warmup) for at in range(warmup)] == [(at + 1) / warmup for at in range(warmup)]
 
 
+@pytest.mark.parametrize("function", [constant, cosine, step_decay])
+def test_warm_up_rises_from_its_start(function):
+    assert [function(at, 9, 4, start=0.2) for at in range(5)] == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+def test_cosine_ends_at_its_floor_and_stays_there():
+    factors = [cosine(at, 8, 1, floor=0.1, cooldown=3) for at in range(8)]
+    plain = [cosine(at, 5, 1) for at in range(5)]
+    assert factors[:5] == pytest.approx([1.0] + [0.1 + 0.9 * factor for factor in plain[1:]])
+    assert factors[5:] == [0.1] * 3
+    assert cosine(9, 10, 10) == 1
+    for cooldown in (-1, 8):
+        with pytest.raises(ValueError, match=f"a cool-down of {cooldown} steps does not fit 8 steps"):
+            cosine(0, 8, 1, cooldown=cooldown)
+
+
 @given(lengths)
 def test_cosine_falls_from_one_towards_zero(length):
     total, warmup = length

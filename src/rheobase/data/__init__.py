@@ -29,6 +29,7 @@ from rheobase.data import planetoid as planetoid
 from rheobase.data import spoken_digits as spoken_digits
 from rheobase.data import yin_yang as yin_yang
 from rheobase.data.adapters import from_pyg, from_tonic, from_torchvision
+from rheobase.data.augment import Augment, AugmentedBatches
 from rheobase.data.cache import cache_folder, cached_array, cached_frames
 from rheobase.data.cochlea import Cochlea
 from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
@@ -123,6 +124,8 @@ from rheobase.data.transforms import (
 __all__ = [
     "EVENT",
     "About",
+    "Augment",
+    "AugmentedBatches",
     "Batches",
     "CenterCrop",
     "Cochlea",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -246,12 +247,29 @@ def batches(
         raise ValueError(
             f"batches: drop_last with batch_size {batch_size} leaves no batch of {len(split)} samples; lower batch_size"
         )
-    random = _random("batches", seed=seed, epoch=epoch)
+    random = random_of("batches", seed=seed, epoch=epoch)
     order = torch.from_numpy(random.permutation(len(split))).to(split.x.device) if shuffle else None
     return Batches(split, batch_size, order, drop_last, device)
 
 
-def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+@runtime_checkable
+class Labelled(Protocol):
+    """Samples with labels that a part can be taken of: a `Split`, an `ImageFolder`."""
+
+    @property
+    def y(self) -> Int64[Tensor, " N"]:
+        """Labels."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, index: Int64[Tensor, " B"]) -> Any:
+        """The samples at `index`."""
+
+
+Part = TypeVar("Part", bound=Labelled)
+
+
+def hold_out(split: Part, fraction: float, seed: int) -> tuple[Part, Part]:
     """Carve a validation split: return (kept, held), held having `round(fraction * N)` samples drawn per class.
 
     Each class gives its share, rounded by largest remainder (ties to the lower label), so a class with very few
@@ -266,7 +284,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
         raise ValueError(
             f"hold_out: fraction must lie in (0, 1) and leave both parts at least one of {size} samples, got {fraction}"
         )
-    random = _random("hold_out", seed=seed)
+    random = random_of("hold_out", seed=seed)
     labels = split.y.cpu().numpy()
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     shares = np.array([len(member) * wanted for member in members])
@@ -275,12 +293,16 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     held = np.zeros(size, dtype=bool)
     for member, quota in zip(members, quotas, strict=True):
         held[random.permutation(member)[:quota]] = True
-    kept, taken = (torch.from_numpy(np.flatnonzero(mask)).to(split.x.device) for mask in (~held, held))
+    kept, taken = (torch.from_numpy(np.flatnonzero(mask)).to(split.y.device) for mask in (~held, held))
     return split.select(kept), split.select(taken)
 
 
-def _random(caller: str, **seeds: int) -> np.random.RandomState:
-    """Return a private generator; RandomState, because its streams are frozen across NumPy versions (NEP 19)."""
+def random_of(caller: str, **seeds: int) -> np.random.RandomState:
+    """Return a private generator; RandomState, because its streams are frozen across NumPy versions (NEP 19).
+
+    Raises:
+        ValueError: a seed outside [0, 2**32); the message names `caller`.
+    """
     for name, value in seeds.items():
         if not 0 <= value < _SEED_LIMIT:
             raise ValueError(f"{caller}: {name} must lie in [0, 2**32), got {value}")

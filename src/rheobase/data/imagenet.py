@@ -12,24 +12,23 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from rheobase.data.dataset import check_labels, standardise
+from rheobase.data.dataset import check_labels, random_of, standardise
 from rheobase.data.encode import get_encoder
 from rheobase.data.fetch import Source, obtain
 from rheobase.data.registry import About, register
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 _BYTE_LEVELS = 255
-_SEED_LIMIT = 2**32
 _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
@@ -64,6 +63,10 @@ class ImageFolder:
     def __repr__(self) -> str:
         return f"ImageFolder({len(self)} pictures below {self.folder})"
 
+    def select(self, index: Int64[Tensor, " B"]) -> "ImageFolder":
+        """Return the pictures at `index`, in that order."""
+        return replace(self, names=tuple(self.names[k] for k in index.tolist()), y=self.y[index])
+
     def centre_crop(self, k: int, size: int = 224, resize: int | None = None) -> UInt8[Tensor, "3 size size"]:
         """Picture k for evaluation: its shorter side made `resize` pixels long (bilinear), the middle size x size cut
         out. `resize` None means size * 256 / 224, rounded: 256 for 224.
@@ -83,7 +86,7 @@ class ImageFolder:
         return _tensor(image)
 
     def random_crop(self, k: int, size: int = 224, *, seed: int, epoch: int) -> UInt8[Tensor, "3 size size"]:
-        """Picture k for training: a random part, made size x size (bilinear), mirrored every second time.
+        """Picture k for training: a random part, made size x size (bilinear). `Augment` mirrors it.
 
         The part covers 8 to 100 % of the area, evenly drawn, its width / height 3/4 to 4/3, evenly drawn in the
         logarithm; if ten draws do not fit, the largest such part in the middle (Szegedy et al. 2014, arXiv:1409.4842).
@@ -92,14 +95,9 @@ class ImageFolder:
         Raises:
             ValueError: the file is no picture, or damaged; seed or epoch outside [0, 2**32).
         """
-        for name, value in (("seed", seed), ("epoch", epoch)):
-            if not 0 <= value < _SEED_LIMIT:
-                raise ValueError(f"random_crop: {name} must lie in [0, 2**32), got {value}")
-        random = np.random.RandomState([seed, epoch, k % len(self)])
+        random = random_of("random_crop", seed=seed, epoch=epoch, k=k % len(self))
         image = self._open(k)
-        image = image.resize((size, size), _bilinear(), box=_random_box(random, *image.size))
-        pixels = _tensor(image)
-        return pixels.flip(2) if random.random_sample() < 0.5 else pixels
+        return _tensor(image.resize((size, size), _bilinear(), box=_random_box(random, *image.size)))
 
     def batches(
         self,
@@ -109,13 +107,14 @@ class ImageFolder:
         seed: int = 0,
         epoch: int = 0,
         size: int = 224,
+        resize: int | None = None,
         workers: int = 0,
         device: torch.device | str | None = None,
     ) -> "ImageBatches":
         """The (x, y) batches of one epoch: x float32 intensities `[B, 3, size, size]`, y int64 `[B]`.
 
-        With `train` random crops in an order that (seed, epoch) fix, else centre crops in stored order. `workers`
-        threads read at once, a batch ahead; they change nothing but the time.
+        With `train` random crops in an order that (seed, epoch) fix, else centre crops, for which `resize` is, in
+        stored order. `workers` threads read at once, a batch ahead; they change nothing but the time.
 
         Raises:
             ValueError: batch_size < 1, workers < 0, or seed or epoch outside [0, 2**32).
@@ -124,14 +123,13 @@ class ImageFolder:
             raise ValueError(
                 f"batches: expected batch_size >= 1 and workers >= 0, got batch_size {batch_size} and workers {workers}"
             )
-        if not (0 <= seed < _SEED_LIMIT and 0 <= epoch < _SEED_LIMIT):
-            raise ValueError(f"batches: seed and epoch must lie in [0, 2**32), got {seed} and {epoch}")
         crop: Callable[[int], Tensor] = (
             partial(self.random_crop, size=size, seed=seed, epoch=epoch)
             if train
-            else partial(self.centre_crop, size=size)
+            else partial(self.centre_crop, size=size, resize=resize)
         )
-        order = np.random.RandomState([seed, epoch]).permutation(len(self)) if train else np.arange(len(self))
+        random = random_of("batches", seed=seed, epoch=epoch)
+        order = random.permutation(len(self)) if train else np.arange(len(self))
         return ImageBatches(self.y, crop, torch.from_numpy(order), batch_size, workers, device)
 
     def _open(self, k: int) -> Any:
@@ -184,6 +182,8 @@ class ImageBatches:
 class ImageFolders:
     """A data set of pictures that stay on the disk: `train` and `test`, class names by label, provenance.
 
+    They are still: `T` is None, as that of a `Dataset` of images.
+
     Raises:
         ValueError: a label names no class.
     """
@@ -197,6 +197,7 @@ class ImageFolders:
     source: str
     licence: str
     citation: str
+    T: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         check_labels(f"ImageFolders {self.name}", self.train.y, self.test.y, len(self.classes))

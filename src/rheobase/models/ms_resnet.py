@@ -96,7 +96,8 @@ def imagenet_ms_resnet(
 
 for _block in BLOCKS:
     for _depth in (8, 20, 32, 44, 56, 110, 482):
-        register(image_of(32, 3), name=f"{_block}_resnet{_depth}", reproduces=SOURCE)(
+        _tiny = f"test_{_block}_resnet" if _depth == 110 else None
+        register(image_of(32, 3), name=f"{_block}_resnet{_depth}", reproduces=SOURCE, tiny=_tiny)(
             partial(cifar_resnet, _depth, _block)
         )
     for _blocks in (3, 18, 54):
@@ -107,6 +108,9 @@ for _block in BLOCKS:
         partial(cifar_resnet, 8, _block, width=4)
     )
 for _depth in _IMAGENET_DEPTHS:
-    register(image_of(224, 3), name=f"imagenet_ms_resnet{_depth}", reproduces=MODELS["imagenet_ms_resnet"].reproduces)(
-        partial(imagenet_ms_resnet, _depth)
-    )
+    register(
+        image_of(224, 3),
+        name=f"imagenet_ms_resnet{_depth}",
+        reproduces=MODELS["imagenet_ms_resnet"].reproduces,
+        tiny="test_ms_resnet",
+    )(partial(imagenet_ms_resnet, _depth))

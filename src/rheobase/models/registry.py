@@ -24,6 +24,7 @@ class Entry:
         stochastic: draws random numbers in eval too.
         streamable: runs chunk by chunk with its state handed on.
         reproduces: the source, and where it departs from it.
+        tiny: the registered model that stands in for this one where tests run a recipe; None if it is small enough.
     """
 
     make: Callable[..., nn.Module]
@@ -33,6 +34,7 @@ class Entry:
     stochastic: bool = False
     streamable: bool = True
     reproduces: str = ""
+    tiny: str | None = None
 
 
 MODELS: dict[str, Entry] = {}

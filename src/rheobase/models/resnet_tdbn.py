@@ -15,7 +15,9 @@ stbp_lif = partial(IterativeLIF, detach_reset=False)
 """The neuron of the paper: gradients pass through its reset."""
 
 
-@register(image_of(32), reproduces=f"{SOURCE}; a real-valued readout, as most later work has it")
+@register(
+    image_of(32), reproduces=f"{SOURCE}; a real-valued readout, as most later work has it", tiny="test_tdbn_resnet19"
+)
 def tdbn_resnet19(
     in_channels: int = 3,
     classes: int = 10,
@@ -82,7 +84,7 @@ def imagenet_tdbn_resnet(
 
 
 for _depth in _IMAGENET_DEPTHS:
-    register(image_of(224), name=f"imagenet_tdbn_resnet{_depth}", reproduces=SOURCE)(
+    register(image_of(224), name=f"imagenet_tdbn_resnet{_depth}", reproduces=SOURCE, tiny="test_vanilla_resnet")(
         partial(imagenet_tdbn_resnet, _depth)
     )
 register(image_of(8), name="test_tdbn_resnet19", reproduces="nothing: it is small, for tests")(

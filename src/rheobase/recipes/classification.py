@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.data import (
+    Augment,
     Dataset,
     EventDataset,
+    ImageFolder,
+    ImageFolders,
     Split,
     batches,
     folds_of,
@@ -42,6 +45,9 @@ from rheobase.train import (
 
 Metrics = dict[str, Any]
 
+IMAGE_SIDE = 224
+"""Pixels of a side of what is cut out of pictures that are read from the disk, unless the config says otherwise."""
+
 RASTER_NEURONS = 64
 """A raster keeps at most this many neurons of a layer, evenly spaced."""
 
@@ -57,7 +63,13 @@ class Classification:
         width: channels of the first stage; None leaves the model's own.
         encoder: how an image becomes a sequence, see `rheobase.data.list_encoders`; sequences take "direct" alone.
         T: time steps.
-        size: pixels of a side (channels of sound) that the frames of recordings are summed to; None keeps all.
+        size: pixels of a side (channels of sound) that the frames of recordings are summed to; None keeps all. Of
+            pictures on the disk (imagenet): side of the part that is cut out for training; None is 224.
+        test_size: of pictures on the disk, side of the middle part at validation and test; None is `size`.
+        test_resize: pixels that the shorter side of such a picture has before; None is 256/224 of `test_size`.
+        workers: threads that read pictures from the disk; they change nothing but the time.
+        frames_by: frames of recordings are of equal "time", or of an equal "count" of events.
+        augment: what is done to training batches; None leaves them as they are.
         fold: of a set that is cross-validated: the fold to test; None trains one network for each fold.
         batch_size: samples in a batch.
         validation: share of the training split that is held out; it picks the best checkpoint, the test split does not.
@@ -78,6 +90,11 @@ class Classification:
     encoder: str = "direct"
     T: int = 4
     size: int | None = None
+    test_size: int | None = None
+    test_resize: int | None = None
+    workers: int = 0
+    frames_by: Literal["time", "count"] = "time"
+    augment: Augment | None = None
     fold: int | None = None
     batch_size: int = 50
     validation: float = 0.1
@@ -89,6 +106,14 @@ class Classification:
         get_encoder(self.encoder)
         for name, fine, expected in (
             ("T", self.T >= 1, "at least 1"),
+            ("test_size", self.test_size is None or self.test_size >= 1, "at least 1, or None"),
+            (
+                "test_resize",
+                self.test_resize is None or self.test_resize >= self.test_side,
+                f"at least the {self.test_side} pixels of the part that is cut out, or None",
+            ),
+            ("workers", self.workers >= 0, "0 or above"),
+            ("frames_by", self.frames_by in ("time", "count"), '"time" or "count"'),
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("measured", self.measured in ("best", "last"), '"best" or "last"'),
             ("validation", 0 < self.validation < 1, "in (0, 1)"),
@@ -96,6 +121,11 @@ class Classification:
         ):
             if not fine:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+
+    @property
+    def test_side(self) -> int:
+        """Pixels of a side of what is cut out of pictures on the disk at validation and test."""
+        return self.test_size or self.size or IMAGE_SIDE
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Classification":
@@ -105,13 +135,17 @@ class Classification:
             ValueError: a field that this version does not have, or a value out of range.
         """
         values = dict(values)
-        nested = values.pop("train", {})
-        for kind, given in ((cls, values), (TrainConfig, nested)):
+        nested = {"train": values.pop("train", {}), "augment": values.pop("augment", None)}
+        for kind, given in ((cls, values), (TrainConfig, nested["train"]), (Augment, nested["augment"] or {})):
             unknown = given.keys() - {f.name for f in fields(kind)}
             if unknown:
                 raise ValueError(f"config.json has a field {sorted(unknown)[0]!r} that {kind.__name__} does not know")
-        milestones = tuple(nested.get("milestones", ()))  # a list in JSON
-        return cls(**values, train=TrainConfig(**{**nested, "milestones": milestones}))
+        milestones = tuple(nested["train"].get("milestones", ()))  # a list in JSON
+        return cls(
+            **values,
+            train=TrainConfig(**{**nested["train"], "milestones": milestones}),
+            augment=None if nested["augment"] is None else Augment(**nested["augment"]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +157,9 @@ class Task:
 
     config: Classification
     model: nn.Module
-    dataset: Dataset
-    train: Split
-    validation: Split
+    dataset: Dataset | ImageFolders
+    train: Split | ImageFolder
+    validation: Split | ImageFolder
     flat: bool = False
 
     def prepare(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -133,14 +167,40 @@ class Task:
         encoded = self.dataset.encode(x, self.config.T, self.config.encoder, generator)
         return encoded.flatten(2) if self.flat else encoded
 
-    def source(self, split: Split, shuffle: bool) -> Batches:
-        """Batches of a split for `fit`, the same for the same seed and epoch."""
+    @property
+    def test_shape(self) -> tuple[int, ...]:
+        """The shape of a stored test sample: `[C, ...]`, with T before it if the set is of sequences."""
+        if isinstance(self.dataset, ImageFolders):
+            return (3, self.config.test_side, self.config.test_side)
+        return tuple(self.dataset.test.x.shape[1:])
+
+    def source(self, split: Split | ImageFolder, shuffle: bool) -> Batches:
+        """Batches of a split for `fit`, the same for the same seed and epoch.
+
+        Shuffled ones are for training: they alone are augmented, and random parts of pictures on the disk.
+        """
         make = partial(self._batches, split, shuffle)
         return Batches(make, len(make(0)))
 
-    def _batches(self, split: Split, shuffle: bool, epoch: int) -> Any:
-        seed = self.config.train.seed
-        return batches(split, self.config.batch_size, seed=seed, epoch=epoch, shuffle=shuffle)
+    def _batches(self, split: Split | ImageFolder, shuffle: bool, epoch: int) -> Any:
+        config, seed = self.config, self.config.train.seed
+        drawn: Any
+        if isinstance(split, ImageFolder):
+            drawn = split.batches(
+                config.batch_size,
+                train=shuffle,
+                seed=seed,
+                epoch=epoch,
+                size=config.size or IMAGE_SIDE if shuffle else config.test_side,
+                resize=config.test_resize,
+                workers=config.workers,
+            )
+        else:
+            drawn = batches(split, config.batch_size, seed=seed, epoch=epoch, shuffle=shuffle)
+        if config.augment is None or not shuffle:
+            return drawn
+        classes, mean = len(self.dataset.classes), self.dataset.mean or None
+        return config.augment.over(drawn, classes=classes, seed=seed, epoch=epoch, fill=mean)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -166,13 +226,22 @@ def build(config: Classification, *, root: Path | None = None, download: bool = 
         FileNotFoundError: the data set is not on this machine and `download` is off.
     """
     dataset = _dataset(config, root, download)
+    shape: tuple[int, ...]
+    stored: tuple[int, ...]
+    if isinstance(dataset, ImageFolders):
+        shape = stored = (3, config.size or IMAGE_SIDE, config.size or IMAGE_SIDE)
+    else:
+        shape, stored = dataset.sample_shape, tuple(dataset.train.x.shape[1:])
+    if config.augment is not None:
+        config.augment.check(stored)
+    train: Split | ImageFolder
+    validation: Split | ImageFolder
     train, validation = hold_out(dataset.train, config.validation, seed=config.train.seed)
     torch.manual_seed(config.train.seed)
     neuron: str | Callable[[], nn.Module] | None = config.neuron
     if config.neuron in NEURONS and not NEURONS[config.neuron].any_T:
         neuron = partial(create_neuron, config.neuron, T=config.T)
     options = {"neuron": neuron, "width": config.width}
-    shape = dataset.sample_shape
     flat = config.model in MODELS and len(MODELS[config.model].example()) == 1
     model = create_model(
         config.model,
@@ -183,7 +252,7 @@ def build(config: Classification, *, root: Path | None = None, download: bool = 
     return Task(config, model, dataset, train, validation, flat)
 
 
-def _dataset(config: Classification, root: Path | None, download: bool) -> Dataset:
+def _dataset(config: Classification, root: Path | None, download: bool) -> Dataset | ImageFolders:
     """The data set of a config, recordings as frames."""
     name = config.data
     options: dict[str, Any] = {"root": root, "download": download}
@@ -196,13 +265,22 @@ def _dataset(config: Classification, root: Path | None, download: bool) -> Datas
     if name in list_datasets() and "T" in options_of(name):
         options["T"] = config.T
     dataset = load(name, **options)
+    if isinstance(dataset, ImageFolders):
+        return dataset
+    _unused(config, f"{name} is no set of pictures on the disk", test_size=None, test_resize=None, workers=0)
     if isinstance(dataset, EventDataset):
-        return dataset.frames(config.T, size=config.size)
-    if config.size is not None:
-        raise ValueError(f"size is {config.size}; expected None: {name} does not consist of recordings")
+        return dataset.frames(config.T, size=config.size, by=config.frames_by)
+    _unused(config, f"{name} does not consist of recordings", size=None, frames_by="time")
     if not isinstance(dataset, Dataset):
         raise ValueError(f"data is {name!r}, a {type(dataset).__name__}; expected a set of samples with class labels")
     return dataset
+
+
+def _unused(config: Classification, why: str, **plain: Any) -> None:
+    """Raise ValueError if a field, without effect here, is not as it is by default."""
+    for name, value in plain.items():
+        if getattr(config, name) != value:
+            raise ValueError(f"{name} is {getattr(config, name)!r}; expected {value!r}: {why}")
 
 
 def train(
@@ -380,7 +458,7 @@ def classify(run: RunFolder, images: np.ndarray, *, which: str | None = None) ->
     if is_cross_validated(config_of(run)):
         raise ValueError(f"{run.path} holds a network for each fold; name one: {_all_fold_runs(run)[0].path}")
     task = build(config_of(run))
-    shape = tuple(task.dataset.train.x.shape[1:])
+    shape = task.test_shape
     if images.ndim != 1 + len(shape) or images.shape[1:] != shape or len(images) == 0:
         raise ValueError(f"images have shape {images.shape}; {task.dataset.name} networks read [N, ...] = N x {shape}")
     x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
@@ -391,7 +469,7 @@ def classify(run: RunFolder, images: np.ndarray, *, which: str | None = None) ->
             f"images lie in {x.min():g} .. {x.max():g}; divide by the full scale to get intensities in [0, 1]"
         )
     _load(task, run, which)
-    full_scale = 1 if task.dataset.T is None else task.dataset.test.full_scale
+    full_scale = 1 if isinstance(task.dataset, ImageFolders) or task.dataset.T is None else task.dataset.test.full_scale
     split = Split(x, torch.zeros(len(x), dtype=torch.int64), full_scale)
     batches = task.source(split, shuffle=False)(0)
     with task.at_work():
@@ -466,7 +544,8 @@ def _page(run: RunFolder, which: str | None) -> RunReport:
 
 def _picture(task: Task) -> np.ndarray:
     """The first test sample as an image: a sequence of frames summed over time, sound as channels over time."""
-    sample = task.dataset.test.intensities(slice(0, 1))[0].numpy()
+    x, _ = next(iter(task.source(task.dataset.test, shuffle=False)(0)))
+    sample: np.ndarray = x[0].numpy()
     if task.dataset.T is None:
         return sample
     return sample.T if sample.ndim == 2 else sample.sum(axis=0)

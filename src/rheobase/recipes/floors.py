@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rheobase.data import Split, folds_of
+from rheobase.data import ImageFolder, ImageFolders, Split, folds_of
 from rheobase.recipes.classification import Classification, Task, build, is_cross_validated
 from rheobase.train import RunFolder, TrainConfig, evaluate, fit, load_weights
 
@@ -63,10 +63,12 @@ def floors(config: Classification, *, download: bool = False) -> dict[str, float
         configs = [replace(config, fold=k) for k in range(folds_of(config.data))]
     hits, count = dict.fromkeys(METHODS, 0.0), 0
     for each in configs:
-        task = build(each, download=download)
+        task = build(replace(each, augment=None), download=download)
+        if isinstance(task.dataset, ImageFolders) or isinstance(task.train, ImageFolder):
+            raise ValueError(f"floors: {config.data} stays on the disk; expected a set whose samples are in memory")
         with task.at_work():
             size = len(task.dataset.test)
-            hits["linear"] += _linear(task) * size
+            hits["linear"] += _linear(task, task.train) * size
             train, test = _sums(task, task.dataset.train), _sums(task, task.dataset.test)
             hits["nearest"] += _nearest(task, train, test) * size
             hits["nearest_share"] += _nearest(task, _shares(train), _shares(test)) * size
@@ -74,14 +76,14 @@ def floors(config: Classification, *, download: bool = False) -> dict[str, float
     return {**{name: value / count for name, value in hits.items()}, "count": count}
 
 
-def _linear(task: Task) -> float:
-    x = task.prepare(task.train.intensities(slice(0, _CHUNK)), None)
+def _linear(task: Task, train: Split) -> float:
+    x = task.prepare(train.intensities(slice(0, _CHUNK)), None)
     scale = float(x.square().mean().sqrt()) or 1.0
     model = LinearFrames(len(x), math.prod(x.shape[2:]), len(task.dataset.classes), scale)
     training = replace(_TRAINING, seed=task.config.train.seed, device=task.config.train.device)
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.create(Path(folder), "linear", {})
-        sources = (task.source(task.train, shuffle=True), task.source(task.validation, shuffle=False))
+        sources = (task.source(train, shuffle=True), task.source(task.validation, shuffle=False))
         fit(model, *sources, training, run, prepare=task.prepare)
         load_weights(model, run, "best")
     found = evaluate(model, task.source(task.dataset.test, shuffle=False)(0), training, prepare=task.prepare)

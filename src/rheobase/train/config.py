@@ -19,11 +19,14 @@ class TrainConfig:
         decay_vectors: also decay parameters with at most one axis longer than 1: biases, norm scales, neuron constants.
         schedule: "cosine", "constant" or "step".
         warmup_epochs: epochs of linear warm-up.
+        warmup_lr: rate that the warm-up rises from.
+        min_lr: rate that the "cosine" schedule falls to.
+        cooldown_epochs: last epochs of the "cosine" schedule, all at `min_lr`.
         milestones: epochs at which the "step" schedule multiplies the rate by `gamma`.
         gamma: see `milestones`.
         loss: "cross_entropy" (of the readout) or "tet" (of every step).
         readout: what classes are read from, and "cross_entropy" is of: the "mean", "sum", "last" or "max" over time.
-        label_smoothing: of "cross_entropy".
+        label_smoothing: share of every label that is spread over all classes, in either loss.
         tet_lambda: weight of the regression term of "tet".
         tet_target: value that term pulls the logits to.
         clip_norm: largest allowed 2-norm of all gradients together; None leaves them alone.
@@ -48,6 +51,9 @@ class TrainConfig:
     decay_vectors: bool = False
     schedule: Literal["cosine", "constant", "step"] = "cosine"
     warmup_epochs: int = 0
+    warmup_lr: float = 0.0
+    min_lr: float = 0.0
+    cooldown_epochs: int = 0
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     loss: Literal["cross_entropy", "tet"] = "cross_entropy"
@@ -85,13 +91,25 @@ class TrainConfig:
             "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
             "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or above, and finite"),
             "warmup_epochs": (0 <= self.warmup_epochs < self.epochs, "0 or above, and below epochs"),
+            "warmup_lr": (
+                self.warmup_lr == 0 or (0 < self.warmup_lr <= self.lr and self.warmup_epochs > 0),
+                "0, or above, at most lr, and given with warmup_epochs",
+            ),
+            "min_lr": (
+                self.min_lr == 0 or (0 < self.min_lr <= self.lr and self.schedule == "cosine"),
+                '0, or above, at most lr, and given with schedule="cosine"',
+            ),
+            "cooldown_epochs": (
+                self.cooldown_epochs == 0
+                or (0 < self.cooldown_epochs <= self.epochs - self.warmup_epochs and self.min_lr > 0),
+                "0, or above, with warmup_epochs at most epochs, and given with min_lr",
+            ),
             "milestones": (
                 (self.schedule == "step") == bool(self.milestones),
                 'given with schedule="step" and only then',
             ),
             "gamma": (0 < self.gamma <= 1, "in (0, 1]"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
-            "loss": (not (self.loss == "tet" and self.label_smoothing), '"cross_entropy" if labels are to be smoothed'),
             "tet_lambda": (0 <= self.tet_lambda <= 1, "in [0, 1]"),
             "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0, or None"),
             "seed": (self.seed >= 0, "0 or above"),

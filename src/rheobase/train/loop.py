@@ -95,7 +95,8 @@ def fit(
 
     Args:
         model: maps [T, B, ...] to per-step outputs [T, B, K]. What it remembers must lie in its state_dict.
-        train: training batches (x, y); labels y [B] are integers in 0 .. K - 1.
+        train: training batches (x, y); labels y are integers [B] in 0 .. K - 1, or soft ones: float32 [B, K], rows of
+            probabilities.
         validation: batches that choose `best` and drive `patience`.
         config: see TrainConfig.
         run: a new run folder, or one to resume in.
@@ -153,12 +154,17 @@ class _Training:
         self.optimizer = _optimizer(list(self.parameters.values()), config)
         self.per_epoch = len(train)
         self.total = config.epochs * self.per_epoch
-        decay = {"milestones": [m * self.per_epoch for m in config.milestones], "gamma": config.gamma}
+        of_schedule: dict[str, dict[str, Any]] = {
+            "step": {"milestones": [m * self.per_epoch for m in config.milestones], "gamma": config.gamma},
+            "cosine": {"floor": config.min_lr / config.lr, "cooldown": config.cooldown_epochs * self.per_epoch},
+            "constant": {},
+        }
         self.factor = partial(
             schedule(config.schedule),
             total=self.total,
             warmup=config.warmup_epochs * self.per_epoch,
-            **(decay if config.schedule == "step" else {}),
+            start=config.warmup_lr / config.lr,
+            **of_schedule[config.schedule],
         )
         self.progress = _Progress()
         self.random: dict[str, Any] = {}  # the generators' states to go on from, after resuming within an epoch
@@ -300,6 +306,8 @@ class _Training:
 
     def _check_settings(self, saved: dict[str, Any]) -> None:
         now = self._settings()
+        defaults = asdict(TrainConfig())
+        saved = {name: defaults.get(name) for name in now} | saved  # a field newer than the run had its default
         changed = [
             f"{n} was {saved.get(n)!r} and is {now.get(n)!r}" for n in sorted(saved | now) if saved.get(n) != now.get(n)
         ]

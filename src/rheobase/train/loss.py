@@ -1,32 +1,43 @@
-"""Losses on per-step logits [T, B, K] and labels [B]."""
+"""Losses on per-step logits [T, B, K] and labels: classes [B], or soft targets [B, K] whose rows are probabilities."""
 
 from collections.abc import Callable
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from rheobase.nn.readout import read_out
 
+Labels = Int[Tensor, " B"] | Float32[Tensor, "B K"]
+
 
 def cross_entropy(
-    logits: Float[Tensor, "T B K"], y: Int[Tensor, " B"], label_smoothing: float = 0.0, readout: str = "mean"
+    logits: Float[Tensor, "T B K"], y: Labels, label_smoothing: float = 0.0, readout: str = "mean"
 ) -> Float[Tensor, ""]:
-    """Cross entropy of the logits read out over time, by default CE(mean_t o_t, y), averaged over the batch."""
-    return F.cross_entropy(read_out(logits, readout), y, label_smoothing=label_smoothing)
+    """Cross entropy of the logits read out over time, by default CE(mean_t o_t, y), averaged over the batch.
+
+    `label_smoothing` of s makes a target (1 - s) y + s / K, of soft ones too.
+    """
+    return F.cross_entropy(read_out(logits, readout), _matching(y, logits), label_smoothing=label_smoothing)
 
 
 def tet(
-    logits: Float[Tensor, "T B K"], y: Int[Tensor, " B"], lam: float = 0.05, target: float = 1.0
+    logits: Float[Tensor, "T B K"], y: Labels, lam: float = 0.05, target: float = 1.0, label_smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
     """Temporal efficient training: (1 - lam) * mean_t CE(o_t, y) + lam * mean((o - target)^2).
 
     Every step has to be right on its own; the second term keeps single logits from running away.
 
-    Source: Deng et al. 2022, arXiv:2202.11946.
+    Source: Deng et al. 2022, arXiv:2202.11946; it has hard labels, neither soft nor smoothed.
     """
-    per_step = F.cross_entropy(logits.flatten(0, 1), y.repeat(logits.shape[0]))
+    every_step = _matching(y, logits).repeat(logits.shape[0], *[1] * (y.ndim - 1))
+    per_step = F.cross_entropy(logits.flatten(0, 1), every_step, label_smoothing=label_smoothing)
     return (1 - lam) * per_step + lam * (logits - target).square().mean()
+
+
+def _matching(y: Labels, logits: Tensor) -> Tensor:
+    """Soft targets in the dtype of the logits, classes as they are."""
+    return y.to(logits.dtype) if y.is_floating_point() else y
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"cross_entropy": cross_entropy, "tet": tet}

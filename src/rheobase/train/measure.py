@@ -18,6 +18,7 @@ from rheobase.train.loss import loss
 Batch = tuple[Any, Tensor] | list[Any]  # a pair (x, y); data loaders make lists
 Prepare = Callable[[Any, torch.Generator], Tensor]
 Metrics = dict[str, Any]
+SOFT_TOLERANCE = 1e-3
 TAME = "lower lr, set clip_norm, or train without autocast; checkpoints saved before this are sound"
 
 
@@ -33,7 +34,7 @@ def evaluate(
 
     Args:
         model: maps [T, B, ...] to [T, B, K]; the predicted class has the largest readout.
-        batches: pairs (x, y) as for `fit`.
+        batches: pairs (x, y) as for `fit`; of soft labels the largest counts as the right class.
         config: gives loss, autocast, device and the seed; the encoder's generator is seeded from (seed, batch).
         prepare: as for `fit`.
         predictions: also return "predictions", int64 [N].
@@ -96,7 +97,11 @@ class Forward:
         self.generator = torch.Generator(self.device)
         options: dict[str, dict[str, Any]] = {
             "cross_entropy": {"label_smoothing": config.label_smoothing, "readout": config.readout},
-            "tet": {"lam": config.tet_lambda, "target": config.tet_target},
+            "tet": {
+                "lam": config.tet_lambda,
+                "target": config.tet_target,
+                "label_smoothing": config.label_smoothing,
+            },
         }
         self.criterion = partial(loss(config.loss), **options[config.loss])
 
@@ -107,14 +112,16 @@ class Forward:
         with autocast, memory(self.config.memory):
             logits = self.model(x)
         _check_output(logits, y, where)
-        y = y.to(self.device).long()
+        y = y.to(self.device)
+        y = y.float() if y.is_floating_point() else y.long()
         logits = logits.float() if logits.dtype.itemsize < 4 else logits
         error = self.criterion(logits, y)
         value = error.item()
         if not math.isfinite(value):
             raise ValueError(f"the loss is {value} at {where}; {TAME}")
         predicted = read_out(logits.detach(), self.config.readout).argmax(1)
-        return Outcome(error, value, predicted, int((predicted == y).sum()))
+        labels = y.argmax(1) if y.is_floating_point() else y
+        return Outcome(error, value, predicted, int((predicted == labels).sum()))
 
     def _input(self, batch: Batch, where: str, *key: int | str) -> tuple[Tensor, Tensor]:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
@@ -164,23 +171,48 @@ def _check_finite(x: Tensor, what: str) -> None:
 
 
 def _check_output(logits: Any, y: Any, where: str) -> None:
-    """Raise ValueError unless logits are floats [T, B, K] and y integers [B] in 0 .. K - 1."""
+    """Raise ValueError unless logits are floats [T, B, K] and y integers [B] in 0 .. K - 1 or probabilities [B, K]."""
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if not isinstance(logits, Tensor) or logits.ndim != 3 or not logits.is_floating_point():
         raise ValueError(f"the model's output at {where} is {shape}; per-step float logits [T, B, K] were expected")
-    if not isinstance(y, Tensor) or y.ndim != 1 or y.is_floating_point() or y.dtype == torch.bool:
+    if not _are_labels(y):
         got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise ValueError(f"the labels at {where} are {got}; integers [B] were expected")
+        raise ValueError(f"the labels at {where} are {got}; integers [B] or floats [B, K] were expected")
     if len(y) != logits.shape[1] or len(y) == 0:
         raise ValueError(
             f"the model's output at {where} is {shape} for {len(y)} labels; "
             "[T, B, K] with one sample per label was expected: put time first"
         )
+    if y.is_floating_point():
+        _check_soft(y, logits.shape[2], where)
+        return
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= logits.shape[2]:
         raise ValueError(
             f"the labels at {where} lie in {low} .. {high} but the model has {logits.shape[2]} outputs; "
             f"renumber the labels from 0 or give the model {high + 1} outputs"
+        )
+
+
+def _are_labels(y: Any) -> bool:
+    """Whether y is integers [B] or floats [B, K]."""
+    if not isinstance(y, Tensor) or y.dtype == torch.bool:
+        return False
+    return y.ndim == (2 if y.is_floating_point() else 1)
+
+
+def _check_soft(y: Tensor, outputs: int, where: str) -> None:
+    """Raise ValueError unless every row holds one probability for each output."""
+    if y.shape[1] != outputs:
+        raise ValueError(
+            f"the soft labels at {where} are of {y.shape[1]} classes but the model has {outputs} outputs; "
+            f"give the model {y.shape[1]} outputs"
+        )
+    total = y.float().sum(1)
+    if not (bool((y >= 0).all()) and bool(((total - 1).abs() <= SOFT_TOLERANCE).all())):
+        raise ValueError(
+            f"the soft labels at {where} have a least value of {float(y.min()):g} and rows that sum to "
+            f"{float(total.min()):g} .. {float(total.max()):g}; rows of probabilities, which sum to 1, were expected"
         )
 
 

@@ -1,0 +1,63 @@
+"""CIFAR: residual networks with the settings of their papers, as far as these are known."""
+
+from rheobase.data import Augment
+from rheobase.recipes.classification import Classification
+from rheobase.recipes.registry import register
+from rheobase.train import TrainConfig
+
+_CROP_AND_FLIP = Augment(flip=0.5, crop=4)
+
+
+@register
+def cifar10_ms_resnet110() -> Classification:
+    """MS-ResNet-110 on CIFAR-10, six steps, SGD at 0.1 with a cosine.
+
+    Source: Hu et al. 2024, arXiv:2112.08954. Claim: 91.72 % on the 10000 test images. There is no official code for
+    CIFAR: steps, batch, epochs, weight decay and augmentation are chosen here. Not measured here: needs a GPU.
+    Command: `rheobase train cifar10-ms-resnet110 --download`
+    """
+    return Classification(
+        data="cifar10",
+        model="ms_resnet110",
+        T=6,
+        batch_size=128,
+        validation=0.02,
+        measured="last",
+        augment=_CROP_AND_FLIP,
+        train=TrainConfig(epochs=200, optimizer="sgd", lr=0.1, weight_decay=1e-4, autocast="bf16"),
+    )
+
+
+def _tdbn_resnet19(data: str) -> Classification:
+    return Classification(
+        data=data,
+        model="tdbn_resnet19",
+        T=4,
+        batch_size=128,
+        validation=0.02,
+        measured="last",
+        augment=_CROP_AND_FLIP,
+        train=TrainConfig(epochs=200, optimizer="sgd", lr=0.1, weight_decay=1e-4, autocast="bf16"),
+    )
+
+
+@register
+def cifar10_tdbn_resnet19() -> Classification:
+    """ResNet-19 with threshold-dependent batch norm on CIFAR-10, four steps, SGD at 0.1 with a cosine.
+
+    Source: Zheng et al. 2021, arXiv:2011.05280. Claim: 92.92 % on the 10000 test images. Optimiser, epochs, batch and
+    weight decay are common practice, not the paper's. Not measured here: needs a GPU.
+    Command: `rheobase train cifar10-tdbn-resnet19 --download`
+    """
+    return _tdbn_resnet19("cifar10")
+
+
+@register
+def cifar100_tdbn_resnet19() -> Classification:
+    """ResNet-19 with threshold-dependent batch norm on CIFAR-100, four steps, SGD at 0.1 with a cosine.
+
+    Source: Zheng et al. 2021, arXiv:2011.05280. Claim: 70.86 % on the 10000 test images, as later work measured.
+    Settings as for CIFAR-10. Not measured here: needs a GPU.
+    Command: `rheobase train cifar100-tdbn-resnet19 --download`
+    """
+    return _tdbn_resnet19("cifar100")
