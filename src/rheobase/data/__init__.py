@@ -35,6 +35,7 @@ from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
 from rheobase.data.encode import (
     Encoder,
     burst,
+    columns,
     delta,
     direct,
     encode,
@@ -176,6 +177,7 @@ __all__ = [
     "cached_array",
     "cached_frames",
     "center_crop",
+    "columns",
     "crop",
     "cutout",
     "data_root",

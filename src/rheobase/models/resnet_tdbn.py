@@ -61,7 +61,7 @@ def imagenet_tdbn_resnet(
         raise ValueError(f"imagenet_tdbn_resnet: depth is {depth}; expected 18 or 34")
     widths = [width * channels // IMAGENET_WIDTHS[0] for channels in IMAGENET_WIDTHS]
     plan = stages(IMAGENET_BLOCKS[depth], widths, first_stride=1)
-    return ResNet("vanilla", plan, in_channels, classes, 1, neuron, None, stem=Stem(((width, 7, 2),), pool=True))
+    return ResNet("vanilla", plan, in_channels, classes, 1, neuron, None, stem=Stem(((width, 7, 2),), pool="max"))
 
 
 for _depth in (18, 34):
