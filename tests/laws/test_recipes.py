@@ -26,6 +26,9 @@ def test_docstring_says_source_and_command(name):
 
 
 SHAPES = {
+    "cifar10": (3, 32, 32),
+    "cifar10_jpeg": (3, 32, 32),
+    "cifar10_dvs": (2, 48, 48),
     "digits": (1, 8, 8),
     "mnist": (1, 28, 28),
     "fashion_mnist": (1, 28, 28),
@@ -36,6 +39,9 @@ SHAPES = {
 }
 """The shape of a sample of each data set, at one step if it is a sequence: those of events as their recipe has them."""
 
+NARROW = {"sequential-cifar10": 8, "cifar10-dvs": 2}
+"""Channels of the first stage of networks that are too large for a test."""
+
 
 def made_up(config):
     """A few samples of the right shape and number of classes, sequences if the data set has them."""
@@ -44,7 +50,7 @@ def made_up(config):
     timed = about(config.data).kind in ("events", "sound") or config.data == "event_digits"
     samples = (20, *((config.T,) if timed else ()), *shape)
     split = [Split(torch.randint(0, 256, samples, generator=random).byte(), torch.arange(20) % 10, 255) for _ in "ab"]
-    statistics = ((), ()) if timed else ((0.5,), (0.3,))
+    statistics = ((), ()) if timed else ((0.5,) * shape[0], (0.3,) * shape[0])
     return Dataset("made up", *split, tuple("0123456789"), *statistics, "", "", "", T=config.T if timed else None)
 
 
@@ -56,6 +62,8 @@ def test_two_steps(name, tmp_path, monkeypatch):
     short = replace(
         config,
         size=None,
+        width=NARROW.get(name, config.width),
+        train_samples=None,
         fold=0 if is_cross_validated(config) else None,
         batch_size=5,
         validation=0.5,
