@@ -101,7 +101,8 @@ def test_spiking_encoders_refuse_what_is_no_intensity(name, wrong):
 
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match="no encoder 'posson'; choose one of burst, columns, direct, latency, log_latency, phase, poisson"
+        ValueError,
+        match="no encoder 'posson'; choose one of burst, columns, direct, latency, log_latency, phase, poisson",
     ):
         encode("posson", torch.ones(1), 1)
 

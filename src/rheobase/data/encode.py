@@ -33,7 +33,7 @@ def columns(x: Float[Tensor, "*shape W"], T: int) -> Float[Tensor, "T *shape"]:
         ValueError: T is not W.
     """
     _check_steps("columns", T)
-    if T != x.shape[-1]:
+    if x.shape[-1] != T:
         raise ValueError(f"columns: T is {T} but x has {x.shape[-1]} columns; expected T={x.shape[-1]}")
     return x.movedim(-1, 0)
 

@@ -17,6 +17,7 @@ from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 
 PLAN = ((1, 5, 2), (2, 3, 2), (4, 3, 2))
+Layer = tuple[int, int, int] | Literal["pool"]
 _POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
 
 
@@ -43,7 +44,7 @@ class ConvSNN(nn.Module):
 
     def __init__(
         self,
-        plan: Sequence[tuple[int, int, int] | Literal["pool"]],
+        plan: Sequence[Layer],
         in_channels: int,
         classes: int,
         pooled: int,

@@ -9,7 +9,14 @@ _POOL = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d}
 
 
 def head(
-    channels: int, pooled: int, classes: int, neuron: MakeNeuron, *, axes: int = 2, hidden: int = 0, dropout: float = 0.0
+    channels: int,
+    pooled: int,
+    classes: int,
+    neuron: MakeNeuron,
+    *,
+    axes: int = 2,
+    hidden: int = 0,
+    dropout: float = 0.0,
 ) -> nn.Sequential:
     """Average pooling and linear layers: maps `[T, B, C, ...]` to logits `[T, B, K]`.
 

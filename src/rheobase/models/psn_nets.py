@@ -1,16 +1,19 @@
 """The networks that parallel spiking neurons were measured in: columns of images, still images, events, ImageNet."""
 
 from functools import partial
+from typing import TypeVar
 
+import torch
 from torch import nn
 
-from rheobase.models.conv_snn import ConvSNN
+from rheobase.models.conv_snn import ConvSNN, Layer
 from rheobase.models.registry import image_of, register
 from rheobase.models.resnet import IMAGENET_BLOCKS, IMAGENET_WIDTHS, ResNet, Stem, stages
 from rheobase.neurons import PSN, SlidingPSN
 from rheobase.nn.embedding import TemporalEmbedding
 from rheobase.nn.residual import MakeNeuron
 
+Net = TypeVar("Net", bound=nn.Module)
 SOURCE = "arXiv:2304.12760 and the code published with it"
 
 sliding_32 = partial(SlidingPSN, 32, exp_init=False)
@@ -115,7 +118,7 @@ def dvs_vgg_snn(
         ValueError: no such neuron.
     """
     one, two, four, eight = ((times * width, 3, 1) for times in (1, 2, 4, 8))
-    plan = [one, two, "pool", four, four, "pool", eight, eight, "pool", eight, eight, "pool"]
+    plan: list[Layer] = [one, two, "pool", four, four, "pool", eight, eight, "pool", eight, eight, "pool"]
     model = ConvSNN(plan, in_channels, classes, pooled, neuron, bias=True, gain=1.0, dropout=0.25)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -176,13 +179,36 @@ for _depth in (18, 34):
     register(image_of(224), name=f"imagenet_sew_resnet{_depth}", reproduces=SOURCE, **_WHOLE)(
         partial(imagenet_sew_resnet, _depth)
     )
-register(lambda **_: (3, 8), name="test_sequential_cifar_snn", reproduces=_SMALL)(
-    partial(sequential_cifar_snn, width=4, neuron=partial(SlidingPSN, 3), pooled=2)
-)
-register(image_of(8), name="test_static_cifar_snn", reproduces=_SMALL, **_WHOLE)(
-    partial(static_cifar_snn, width=4, pooled=2)
-)
-register(image_of(16, 2), name="test_dvs_vgg_snn", reproduces=_SMALL)(partial(dvs_vgg_snn, width=2, pooled=1))
-register(image_of(32), name="test_imagenet_sew_resnet", reproduces=_SMALL, **_WHOLE)(
-    partial(imagenet_sew_resnet, 18, classes=10, width=4)
-)
+
+
+def _lively(model: Net) -> Net:
+    """The model with thresholds of a twentieth, so that a small one fires too."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, PSN | SlidingPSN):
+                module.bias.mul_(0.05)
+    return model
+
+
+@register(lambda **_: (3, 8), reproduces=_SMALL)
+def test_sequential_cifar_snn() -> ConvSNN:
+    """`sequential_cifar_snn` for columns of 8 pixels."""
+    return _lively(sequential_cifar_snn(width=4, neuron=partial(SlidingPSN, 3), pooled=2))
+
+
+@register(image_of(8), reproduces=_SMALL, **_WHOLE)
+def test_static_cifar_snn(T: int) -> ConvSNN:
+    """`static_cifar_snn` for 8x8 images."""
+    return _lively(static_cifar_snn(T, width=4, pooled=2))
+
+
+@register(image_of(16, 2), reproduces=_SMALL)
+def test_dvs_vgg_snn() -> ConvSNN:
+    """`dvs_vgg_snn` for 16x16 frames."""
+    return _lively(dvs_vgg_snn(width=2, pooled=1))
+
+
+@register(image_of(32), reproduces=_SMALL, **_WHOLE)
+def test_imagenet_sew_resnet(T: int) -> ResNet:
+    """`imagenet_sew_resnet` for 32x32 images."""
+    return _lively(imagenet_sew_resnet(18, T, classes=10, width=12))
