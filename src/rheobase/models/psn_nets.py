@@ -1,7 +1,7 @@
 """The networks that parallel spiking neurons were measured in: columns of images, still images, events, ImageNet."""
 
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -173,7 +173,7 @@ def imagenet_sew_resnet(
     return model
 
 
-_WHOLE = {"causal": False, "any_T": False, "streamable": False}
+_WHOLE: dict[str, Any] = {"causal": False, "any_T": False, "streamable": False}
 _SMALL = "nothing: it is small, for tests"
 for _depth in (18, 34):
     register(image_of(224), name=f"imagenet_sew_resnet{_depth}", reproduces=SOURCE, **_WHOLE)(
