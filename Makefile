@@ -9,7 +9,7 @@ ARGS ?=
 RECIPES ?= fashion-mnist
 SEEDS ?= 0
 RESULTS ?= runs/reproduced.csv
-BENCHMARKS ?= neuron fc conv memory compile parallel_reset events
+BENCHMARKS ?= neuron fc conv memory compile parallel_reset psn events
 BENCH_FLAGS ?=
 TYPED := --jaxtyping-packages=rheobase,beartype.beartype
 NONE_IS_FINE = $(if $(ARGS),|| test $$? -eq 5)

@@ -75,6 +75,11 @@ FIGURES = {
         "Median times of a LIF's exact reset, as the fused loop over time and as a fixed point over all steps at once.",
         ("forward",),
     ),
+    "psn": Figure(
+        "Parallel spiking neurons",
+        "Median times of one layer of PSNs (rheobase), and of LIF neurons in three ways.",
+        ("inference", "training"),
+    ),
 }
 
 

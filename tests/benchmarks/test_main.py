@@ -55,6 +55,7 @@ def test_the_registry_has_all_benchmarks_and_every_one_is_drawn():
             "memory",
             "compile",
             "parallel_reset",
+            "psn",
             "events",
             "gpu",
         }

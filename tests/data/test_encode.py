@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from rheobase.data.encode import (
     burst,
+    columns,
     delta,
     direct,
     encode,
@@ -21,6 +22,8 @@ from rheobase.data.encode import (
 )
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+KEEPING = [name for name in list_encoders() if not get_encoder(name).scans]
+"""Encoders of which every step has the shape of the image."""
 SPIKING = [name for name in list_encoders() if get_encoder(name).binary]
 images = arrays(np.float32, array_shapes(min_dims=1, max_dims=4, max_side=4), elements=st.floats(0, 1, width=32)).map(
     torch.from_numpy
@@ -42,7 +45,7 @@ def spike_time(spikes):
 # Every encoder
 
 
-@pytest.mark.parametrize("name", list_encoders())
+@pytest.mark.parametrize("name", KEEPING)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_time_comes_first_and_the_dtype_stays(name, dtype):
     x = torch.rand(2, 3, 4, generator=seeded()).to(dtype)
@@ -58,7 +61,7 @@ def test_binary_encoders_emit_zeros_and_ones(name, x, T):
     assert not out[:, x == 0].any()
 
 
-@pytest.mark.parametrize("name", list_encoders())
+@pytest.mark.parametrize("name", KEEPING)
 def test_only_stochastic_encoders_read_the_generator(name):
     x = torch.rand(50, generator=seeded())
     generator = seeded(1)
@@ -68,7 +71,7 @@ def test_only_stochastic_encoders_read_the_generator(name):
     assert torch.equal(first, encode(name, x, 8, seeded(1)))
 
 
-@pytest.mark.parametrize("name", list_encoders())
+@pytest.mark.parametrize("name", KEEPING)
 def test_input_is_not_changed(name):
     x = torch.rand(20, generator=seeded())
     before = x.clone()
@@ -76,12 +79,12 @@ def test_input_is_not_changed(name):
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("name", list_encoders())
+@pytest.mark.parametrize("name", KEEPING)
 def test_empty_batch(name):
     assert encode(name, torch.zeros(0, 1, 2), 3, seeded()).shape == (3, 0, 1, 2)
 
 
-@pytest.mark.parametrize("name", list_encoders())
+@pytest.mark.parametrize("name", KEEPING)
 def test_at_least_one_step(name):
     assert encode(name, torch.ones(2), 1, seeded()).shape == (1, 2)
     with pytest.raises(ValueError, match=f"{name}: T must be at least 1 step, got 0"):
@@ -98,7 +101,8 @@ def test_spiking_encoders_refuse_what_is_no_intensity(name, wrong):
 
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match="no encoder 'posson'; choose one of burst, direct, latency, log_latency, phase, poisson"
+        ValueError,
+        match="no encoder 'posson'; choose one of burst, columns, direct, latency, log_latency, phase, poisson",
     ):
         encode("posson", torch.ones(1), 1)
 
@@ -108,6 +112,28 @@ def test_unknown_name_lists_the_known_ones():
 def test_half_precision_spikes_as_single_precision_does(name, dtype):
     x = torch.rand(500, generator=seeded()).to(dtype)
     assert torch.equal(encode(name, x, 9, seeded(1)), encode(name, x.float(), 9, seeded(1)).to(dtype))
+
+
+# columns
+
+
+@given(x=images)
+def test_columns_are_the_steps(x):
+    W = x.shape[-1]
+    out = encode("columns", x, W)
+    assert out.shape == (W, *x.shape[:-1])
+    assert out.dtype == x.dtype
+    assert all(torch.equal(out[t], x[..., t]) for t in range(W))
+    assert out.data_ptr() == x.data_ptr()
+    encoder = get_encoder("columns")
+    assert (encoder.scans, encoder.binary, encoder.stochastic) == (True, False, False)
+
+
+def test_as_many_steps_as_columns():
+    with pytest.raises(ValueError, match="columns: T is 4 but x has 3 columns; expected T=3"):
+        columns(torch.zeros(2, 1, 5, 3), 4)
+    with pytest.raises(ValueError, match="columns: T must be at least 1 step, got 0"):
+        columns(torch.zeros(2, 0), 0)
 
 
 # direct

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import rheobase as rb
-from rheobase.neurons import LIF
+from rheobase.neurons import LIF, MaskedPSN, masking
 from rheobase.nn import PerStep, Temporal, is_static
 
 
@@ -186,3 +186,15 @@ def test_a_compiled_model_is_not_streamed_silently():
     compiled = torch.compile(LIF(), backend="eager")
     with pytest.raises(ValueError, match="a compiled model cannot be streamed"):
         rb.call(compiled, torch.randn(3, 2, 4))
+
+
+def test_modules_with_a_schedule_are_told_of_an_epoch():
+    ramped, still, delay = MaskedPSN(4, ramp=True), MaskedPSN(4), rb.nn.Delay(3, max_delay=9)
+    model = nn.Sequential(nn.Identity(), nn.Sequential(ramped, still), delay, LIF())
+    for epoch in range(17):
+        rb.nn.begin_epoch(model, epoch, 17)
+        assert ramped.lambda_ == masking(epoch, 17)
+        assert still.lambda_ == 1
+        assert delay.sigma == pytest.approx(rb.nn.delay_sigma(epoch, 17, 9))
+    with pytest.raises(ValueError, match="epoch is 3; expected 0 to 2 of 3"):
+        rb.nn.begin_epoch(model, 3, 3)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from rheobase.data import Augment, Dataset, EventDataset, Recordings, Split, load, registry
-from rheobase.neurons import PSN, SlidingPSN
+from rheobase.neurons import GLIF, PSN, MaskedPSN, SlidingPSN
 from rheobase.recipes import (
     Classification,
     Task,
@@ -24,7 +24,7 @@ from rheobase.recipes import (
     train,
 )
 from rheobase.recipes.floors import LinearFrames
-from rheobase.train import RunFolder, TrainConfig, load_checkpoint
+from rheobase.train import RunFolder, TrainConfig, load_checkpoint, load_weights
 
 
 @pytest.mark.parametrize(("neuron", "kind"), [("psn", PSN), ("sliding_psn", SlidingPSN)])
@@ -36,6 +36,97 @@ def test_a_neuron_for_a_fixed_number_of_steps_is_made_for_those_of_the_config(ne
         assert {module.T for module in made} == {3}
     x = task.prepare(task.train.intensities(slice(0, 2)), None)
     assert task.model(x).shape == (3, 2, 10)
+
+
+COLUMNS = Classification(
+    model="sequential_cifar_snn",
+    neuron="lif",
+    width=4,
+    encoder="columns",
+    T=8,
+    batch_size=40,
+    train_samples=80,
+    threads=1,
+    train=TrainConfig(epochs=3, lr=1e-2),
+)
+
+
+def test_columns_of_images_are_the_steps():
+    task = build(replace(COLUMNS, neuron="sliding_psn", neuron_options={"k": 5, "exp_init": False}))
+    images = task.train.intensities(slice(0, 3))
+    x = task.prepare(images, None)
+    assert x.shape == (8, 3, 1, 8)
+    assert torch.equal(x[2], task.dataset.standardise(images)[..., 2])
+    assert task.model(x).shape == (8, 3, 10)
+    assert {module.k for module in task.model.modules() if isinstance(module, SlidingPSN)} == {5}
+    with pytest.raises(ValueError, match=r"T is 4 but x has 8 columns"):
+        build(replace(COLUMNS, T=4)).prepare(images, None)
+    with pytest.raises(
+        ValueError, match=r"reads steps of 3 axes, but digits with encoder 'columns' has steps of shape"
+    ):
+        build(replace(COLUMNS, model="conv_snn"))
+    assert build(replace(COLUMNS, model="feedforward_snn")).prepare(images, None).shape == (8, 3, 8)
+
+
+def test_the_model_is_told_how_many_steps_it_is_for():
+    task = build(Classification(model="static_cifar_snn", width=2, T=3))
+    assert {module.T for module in task.model.modules() if isinstance(module, PSN)} == {3}
+
+
+def test_options_reach_the_neurons():
+    task = build(replace(COLUMNS, neuron="glif", neuron_options={"shape": "channel", "threshold": 0.4}))
+    made = [module for module in task.model.modules() if isinstance(module, GLIF)]
+    assert [module.firing.shape[0] for module in made] == [4] * 6 + [8]
+    assert made[0].threshold.mean().item() == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="'lif' takes no argument slope; its arguments are tau, threshold"):
+        build(replace(COLUMNS, neuron_options={"slope": 1.0}))
+    with pytest.raises(ValueError, match=r"neuron_options is .*; expected none where neuron is None"):
+        Classification(neuron_options={"k": 2})
+
+
+def test_a_part_of_the_training_samples_in_equal_shares():
+    whole, part = build(replace(COLUMNS, train_samples=None)), build(COLUMNS)
+    assert len(part.train) == 80
+    assert part.train.y.bincount().tolist() == [8] * 10
+    assert torch.equal(part.validation.rows, whole.validation.rows)
+    assert set(part.train.rows.tolist()) <= set(whole.train.rows.tolist())
+    assert len(build(replace(COLUMNS, train_samples=len(whole.train))).train) == len(whole.train)
+    with pytest.raises(ValueError, match=f"train_samples is 5000; expected at most {len(whole.train)}"):
+        build(replace(COLUMNS, train_samples=5000))
+
+
+def test_what_follows_a_schedule_is_told_of_every_epoch_and_measured_as_it_was(tmp_path):
+    config = replace(
+        COLUMNS,
+        neuron="masked_psn",
+        neuron_options={"k": 2, "ramp": True},
+        train=TrainConfig(epochs=17, lr=1e-2),
+    )
+    seen = []
+    run, _ = train(
+        "toy",
+        config,
+        tmp_path,
+        on_epoch=lambda line: seen.append(float(saved(run_of(tmp_path), "last")[0])),
+    )
+    assert seen == [0.0, 0.5] + [1.0] * 15
+    best = run.result()["train"]["best"]["epoch"]
+    assert set(saved(run, "best")) == {seen[best]}
+    task = build(config)
+    load_weights(task.model, run, "best")
+    assert {module.lambda_.item() for module in task.model.modules() if isinstance(module, MaskedPSN)} == {seen[best]}
+
+
+def run_of(folder):
+    """The only run below a folder."""
+    (path,) = (folder / "toy").iterdir()
+    return RunFolder.open(path)
+
+
+def saved(run, which):
+    """The lambdas in a checkpoint."""
+    weights = load_checkpoint(run, which).weights
+    return [value.item() for name, value in weights.items() if name.endswith("lambda_")]
 
 
 def sequences(folds, full_scale=1):

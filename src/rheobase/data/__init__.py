@@ -36,6 +36,7 @@ from rheobase.data.dataset import Batches, Dataset, Split, batches, hold_out
 from rheobase.data.encode import (
     Encoder,
     burst,
+    columns,
     delta,
     direct,
     encode,
@@ -179,6 +180,7 @@ __all__ = [
     "cached_array",
     "cached_frames",
     "center_crop",
+    "columns",
     "crop",
     "cutout",
     "data_root",

@@ -3,7 +3,7 @@
 `direct` repeats any real values, usually standardised ones. The others emit spikes in {0, 1} and read intensities in
 [0, 1]. Half-precision intensities are compared in float32, so every dtype sees the same rates and times.
 
-`delta` is apart: it reads signals that have a time axis already.
+`columns` reads an axis of the image as time. `delta` is apart: it reads signals that have a time axis already.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,20 @@ def direct(x: Float[Tensor, "*shape"], T: int) -> Float[Tensor, "T *shape"]:
     """
     _check_steps("direct", T)
     return x.expand(T, *x.shape)
+
+
+def columns(x: Float[Tensor, "*shape W"], T: int) -> Float[Tensor, "T *shape"]:
+    """Present one column after the other, from left to right: `out[t] = x[..., t]`, a view; T is the width W.
+
+    Images `[B, C, H, W]` become `[W, B, C, H]`: sequential CIFAR, as in Fang et al. 2023, arXiv:2304.12760.
+
+    Raises:
+        ValueError: T is not W.
+    """
+    _check_steps("columns", T)
+    if x.shape[-1] != T:
+        raise ValueError(f"columns: T is {T} but x has {x.shape[-1]} columns; expected T={x.shape[-1]}")
+    return x.movedim(-1, 0)
 
 
 def poisson(
@@ -189,21 +203,24 @@ class Encoder:
 
     `binary`: it emits only 0 and 1 and reads intensities in [0, 1]; otherwise it reads standardised values.
     `stochastic`: it takes a generator, which the others ignore.
+    `scans`: it reads the last axis as time, so that a step has an axis less and T must be that axis' size.
     """
 
     function: Callable[..., Tensor]
     binary: bool
     stochastic: bool
+    scans: bool = False
 
     def __call__(
         self, x: Float[Tensor, "*shape"], T: int, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "T *shape"]:
+    ) -> Float[Tensor, "T *step"]:
         """Encode x over T steps."""
         return self.function(x, T, generator) if self.stochastic else self.function(x, T)
 
 
 _ENCODERS = {
     "burst": Encoder(burst, binary=True, stochastic=False),
+    "columns": Encoder(columns, binary=False, stochastic=False, scans=True),
     "direct": Encoder(direct, binary=False, stochastic=False),
     "latency": Encoder(latency, binary=True, stochastic=False),
     "log_latency": Encoder(log_latency, binary=True, stochastic=False),
@@ -226,7 +243,7 @@ def get_encoder(name: str) -> Encoder:
 
 def encode(
     name: str, x: Float[Tensor, "*shape"], T: int, generator: torch.Generator | None = None
-) -> Float[Tensor, "T *shape"]:
+) -> Float[Tensor, "T *step"]:
     """Encode x over T steps with the encoder called `name`; for batches of a data set see `Dataset.encode`.
 
     Raises:

@@ -2,30 +2,41 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rheobase.models.head import head
 from rheobase.models.registry import image_of, register
 from rheobase.neurons import LIF
 from rheobase.nn.fuse import Sequential
 from rheobase.nn.norm import TdBN
-from rheobase.nn.residual import Conv, MakeNeuron, maker_of, threshold_of
+from rheobase.nn.residual import Conv, MakeNeuron, maker_of, neuron_of, threshold_of
 from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 
 PLAN = ((1, 5, 2), (2, 3, 2), (4, 3, 2))
+Layer = tuple[int, int, int] | Literal["pool"]
+_POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
 
 
 class ConvSNN(nn.Module):
-    """Layers of convolution, norm and neuron, average pooling, one linear layer: `[T, B, C, H, W]` to `[T, B, K]`.
+    """Layers of convolution, norm and neuron, average pooling, linear layers: `[T, B, C, H, W]` to `[T, B, K]`.
 
     Args:
-        plan: output channels, side of the kernel (odd) and stride of each layer.
+        plan: output channels, side of the kernel (odd) and stride of each layer; "pool" averages squares of 2x2
+            (pairs, if there is one axis) that do not overlap.
         in_channels: C.
         classes: K.
-        pooled: side of the map that is left before the linear layer.
-        neuron: makes one neuron; a name from `rheobase.neurons.list_neurons()`, or a function without arguments.
+        pooled: side of the map that is left before the linear layers.
+        neuron: makes one neuron; a name from `rheobase.neurons.list_neurons()`, or a function without arguments, or a
+            `PerChannel` of one.
+        axes: of space: 2, or 1 for `[T, B, C, L]`.
+        bias: whether convolutions have one.
+        gain: of the norms at the start; None is the threshold of the neuron that comes next.
+        hidden: neurons of a hidden layer before the last one, without a norm; 0 for none.
+        dropout: share of the pooled features that is dropped in training, drawn anew at every step.
 
     Raises:
         ValueError: no layer, or no such neuron.
@@ -33,11 +44,17 @@ class ConvSNN(nn.Module):
 
     def __init__(
         self,
-        plan: Sequence[tuple[int, int, int]],
+        plan: Sequence[Layer],
         in_channels: int,
         classes: int,
         pooled: int,
         neuron: str | MakeNeuron,
+        *,
+        axes: int = 2,
+        bias: bool = False,
+        gain: float | None = None,
+        hidden: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if not plan:
@@ -46,22 +63,23 @@ class ConvSNN(nn.Module):
         self.body = nn.Sequential()
         c_in = in_channels
         reads: Values = "real"
-        for c_out, kernel, stride in plan:
-            cell = make()
-            self.body.append(
-                Sequential(Conv(c_in, c_out, kernel, reads, stride), TdBN(c_out, threshold_of(cell)), cell)
-            )
-            c_in, reads = c_out, emits(cell)
-        self.head = nn.Sequential(
-            PerStep(nn.Sequential(nn.AdaptiveAvgPool2d(pooled), nn.Flatten())),
-            PerStep(nn.Linear(c_in * pooled**2, classes)),
-        )
+        for layer in plan:
+            if layer == "pool":
+                self.body.append(PerStep(_POOL[axes](2)))
+            else:
+                c_out, kernel, stride = layer
+                cell = neuron_of(make, c_out, axes)
+                convolution = Conv(c_in, c_out, kernel, reads, stride, bias, axes)
+                self.body.append(Sequential(convolution, TdBN(c_out, threshold_of(cell), init=gain), cell))
+                c_in = c_out
+            reads = emits(self.body[-1], reads)
+        self.head = head(c_in, pooled, classes, make, axes=axes, hidden=hidden, dropout=dropout)
 
     def blocks(self) -> list[nn.Module]:
-        """The layers in order."""
-        return list(self.body)
+        """The layers in order, without pooling."""
+        return [layer for layer in self.body if isinstance(layer, Sequential)]
 
-    def forward(self, x: Float[Tensor, "T B C H W"]) -> Float[Tensor, "T B K"]:
+    def forward(self, x: Float[Tensor, "T B C *space"]) -> Float[Tensor, "T B K"]:
         """Logits of every step."""
         logits: Tensor = self.head(self.body(x))
         return logits

@@ -20,7 +20,7 @@ class Entry:
         make: the function that builds it.
         example: the shape `[C, ...]` of one sample at one step for the model built with the same keywords, small.
         causal: the output at t depends on inputs up to t only.
-        any_T: takes sequences of any length, also of one step.
+        any_T: takes sequences of any length, also of one step; if not, `make` takes the number of steps as `T=`.
         stochastic: draws random numbers in eval too.
         streamable: runs chunk by chunk with its state handed on.
         reproduces: the source, and where it departs from it.

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rheobase.models.head import head
 from rheobase.nn.fuse import Sequential
 from rheobase.nn.memory import Blocks
 from rheobase.nn.norm import TdBN
@@ -27,12 +28,12 @@ class Stem:
     Args:
         convs: output channels, side of the kernel (odd) and stride of each.
         bias: of every convolution.
-        pool: 3x3 max-pooling of stride 2 at the end; spikes stay spikes.
+        pool: 3x3 pooling of stride 2 at the end, "max" (spikes stay spikes) or "average"; None is none.
     """
 
     convs: tuple[tuple[int, int, int], ...]
     bias: bool = False
-    pool: bool = False
+    pool: Literal["max", "average"] | None = None
 
 
 class ResNet(nn.Module):
@@ -91,20 +92,15 @@ class ResNet(nn.Module):
             self.stem.append(outer)
             reads = emits(outer)
         if stem.pool:
-            self.stem.append(PerStep(nn.MaxPool2d(3, 2, 1)))
+            self.stem.append(PerStep(nn.MaxPool2d(3, 2, 1) if stem.pool == "max" else nn.AvgPool2d(3, 2, 1)))
+            reads = emits(self.stem[-1], reads)
         self.body = Blocks(reads=reads)
         options: dict[str, Any] = {"pool_shortcut": True} if pool_shortcut else {}
         for (c_in, _), (c_out, stride) in pairwise([(width, 1), *plan]):
             residual = make_block(c_in, c_out, stride, make, reads, last_gamma, **options)
             self.body.append(residual)
             reads = residual.emits
-        features = plan[-1][0] * pooled**2
-        flatten: list[nn.Module] = [nn.AdaptiveAvgPool2d(pooled), nn.Flatten()]
-        self.head = nn.Sequential(PerStep(nn.Sequential(*flatten, *([nn.Dropout(dropout)] if dropout else []))))
-        if hidden:
-            self.head.extend([PerStep(nn.Linear(features, hidden)), make()])
-            features = hidden
-        self.head.append(PerStep(nn.Linear(features, classes)))
+        self.head = head(plan[-1][0], pooled, classes, make, hidden=hidden, dropout=dropout)
         if block == "ms":
             self.head.insert(0, outer)
 

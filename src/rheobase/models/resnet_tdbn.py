@@ -80,7 +80,7 @@ def imagenet_tdbn_resnet(
     block, times = (vanilla_bottleneck, 4) if depth == 50 else ("vanilla", 1)
     widths = [times * width * channels // IMAGENET_WIDTHS[0] for channels in IMAGENET_WIDTHS]
     plan = stages(IMAGENET_BLOCKS[depth], widths, first_stride=1)
-    return ResNet(block, plan, in_channels, classes, 1, neuron, None, stem=Stem(((width, 7, 2),), pool=True))
+    return ResNet(block, plan, in_channels, classes, 1, neuron, None, stem=Stem(((width, 7, 2),), pool="max"))
 
 
 for _depth in _IMAGENET_DEPTHS:

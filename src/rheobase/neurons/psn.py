@@ -185,8 +185,8 @@ class MaskedPSN(PSN):
     r"""Masked PSN of order k: $h_t = b_t + \sum_i (W \cdot M_k(\lambda))_{ti}\,x_i$, $s_t = H(h_t)$.
 
     $M_k$ is 1 for the k inputs $t-k+1 \le i \le t$ and 0 elsewhere; $M_k(\lambda) = \lambda M_k + (1 - \lambda)$, so
-    that $\lambda = 0$ is the PSN and $\lambda = 1$ is causal. Training may raise $\lambda$ from 0 to 1:
-    `neuron.set_lambda(masking(epoch, epochs))` before every epoch. The buffer `lambda_` is part of the state dict.
+    that $\lambda = 0$ is the PSN and $\lambda = 1$ is causal. Training may raise $\lambda$ from 0 to 1, see `ramp` and
+    `masking`. The buffer `lambda_` is part of the state dict.
 
     With $\lambda = 1$ it can be streamed, and takes sequences shorter than T; its state is the inputs seen so far,
     `[t, B, ...]` in x's format, whose number is its position. Below one it needs the whole sequence. Formats and what
@@ -196,6 +196,7 @@ class MaskedPSN(PSN):
         T: the number of steps, fixed: $T^2 + T$ parameters.
         k: order, how many inputs a step sees; None is T. 1 is no memory.
         lambda_: $\lambda$ at the start, in [0, 1].
+        ramp: whether `begin_epoch`, which `rheobase.recipes.train` calls before every epoch, sets $\lambda$.
         surrogate: stands in for the derivative of the spike.
 
     Raises:
@@ -213,12 +214,14 @@ class MaskedPSN(PSN):
         T: int,
         k: int | None = None,
         lambda_: float = 1.0,
+        ramp: bool = False,
         surrogate: Surrogate = Atan(),  # noqa: B008
     ) -> None:
         if k is not None and k < 1:
             raise ValueError(f"MaskedPSN: k is {k}; expected at least 1, or None for all T={T} steps")
         super().__init__(T, surrogate)
         self.k = T if k is None else k
+        self.ramp = ramp
         ones = torch.ones(T, T)
         self.register_buffer("mask", ones.tril() - ones.tril(-self.k), persistent=False)
         self.register_buffer("lambda_", torch.ones(()))
@@ -233,6 +236,11 @@ class MaskedPSN(PSN):
         if not 0 <= value <= 1:
             raise ValueError(f"MaskedPSN: lambda is {value}; expected 0 (a PSN) to 1 (causal)")
         self.lambda_.fill_(value)
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        r"""Set $\lambda$ to that of an epoch, see `masking`, if it was made with `ramp=True`."""
+        if self.ramp:
+            self.set_lambda(masking(epoch, epochs))
 
     @property
     def streamable(self) -> bool:  # type: ignore[override]

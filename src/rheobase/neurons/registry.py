@@ -1,6 +1,7 @@
 """The neurons by name, with the traits that their laws read."""
 
 import difflib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -55,7 +56,7 @@ def create_neuron(name: str, **arguments: object) -> Neuron:
     """Make a registered neuron.
 
     Raises:
-        ValueError: no neuron of that name, or one that needs T without it.
+        ValueError: no neuron of that name, one that needs T without it, or an argument that it does not take.
     """
     if name not in NEURONS:
         near = difflib.get_close_matches(name, NEURONS, n=1)
@@ -66,4 +67,7 @@ def create_neuron(name: str, **arguments: object) -> Neuron:
             f"{name!r} is made for a fixed number of steps; pass T, for example create_neuron({name!r}, T=4), or to a "
             f"model neuron=lambda: create_neuron({name!r}, T=4)"
         )
+    takes = inspect.signature(NEURONS[name].make).parameters
+    if unknown := sorted(arguments.keys() - takes.keys()):
+        raise ValueError(f"{name!r} takes no argument {', '.join(unknown)}; its arguments are {', '.join(takes)}")
     return NEURONS[name].make(**arguments)

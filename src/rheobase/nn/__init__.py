@@ -1,6 +1,7 @@
 """Layers on sequences: time, normalisation, residual blocks, recurrence, delays."""
 
 from rheobase.nn.delay import Delay, DelayedLinear, delay_sigma, sharpen
+from rheobase.nn.embedding import TemporalEmbedding
 from rheobase.nn.fuse import NormNeuron, Sequential, fuse
 from rheobase.nn.isometry import gain, gradient_norms
 from rheobase.nn.memory import Blocks, recomputing, saved_bytes
@@ -9,8 +10,8 @@ from rheobase.nn.observe import check, observe
 from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Linear, pair
 from rheobase.nn.readout import read_out
 from rheobase.nn.recurrent import Recurrent
-from rheobase.nn.residual import BLOCKS, Residual
-from rheobase.nn.time import PerStep, Stream, call, flatten_state, is_static, stream, unflatten_state
+from rheobase.nn.residual import BLOCKS, PerChannel, Residual
+from rheobase.nn.time import PerStep, Stream, begin_epoch, call, flatten_state, is_static, stream, unflatten_state
 from rheobase.nn.values import emits
 from rheobase.scan import ModelState, Temporal
 from rheobase.scan.bits import pack, unpack
@@ -26,6 +27,7 @@ __all__ = [
     "Linear",
     "ModelState",
     "NormNeuron",
+    "PerChannel",
     "PerStep",
     "Recurrent",
     "Residual",
@@ -33,6 +35,8 @@ __all__ = [
     "Stream",
     "TdBN",
     "Temporal",
+    "TemporalEmbedding",
+    "begin_epoch",
     "call",
     "check",
     "delay_sigma",

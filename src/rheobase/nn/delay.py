@@ -51,6 +51,10 @@ class _Delayed(Temporal):
         self.delay = nn.Parameter(torch.rand(shape) * (max_delay - 1))
         self.register_buffer("sigma", torch.tensor(sigma))
 
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the width of the taps to that of an epoch, see `delay_sigma`."""
+        self.sigma.fill_(delay_sigma(epoch, epochs, self.max_delay))
+
     def steps(self) -> Tensor:
         """The delays as whole steps, int64: those that eval mode uses."""
         return self.delay.detach().clamp(0, self.max_delay - 1).round().long()

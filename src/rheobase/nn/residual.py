@@ -10,6 +10,7 @@ Source: arXiv:2112.08954 (ms), arXiv:2011.05280 (vanilla, with the scale of its 
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from jaxtyping import Float
@@ -18,11 +19,38 @@ from torch import Tensor, nn
 from rheobase.neurons import create_neuron
 from rheobase.nn.fuse import Sequential, run_with_sum
 from rheobase.nn.norm import TdBN
-from rheobase.nn.packing import Conv2d
+from rheobase.nn.packing import Conv1d, Conv2d
 from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, added, emits
 
 MakeNeuron = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class PerChannel:
+    """Makes neurons whose parameters each channel has of its own, in a model that says how many channels there are.
+
+    Args:
+        make: makes one neuron; takes `shape=`, the shape of its parameters.
+    """
+
+    make: Callable[..., nn.Module]
+
+    def __call__(self) -> nn.Module:
+        """Refuse: the number of channels is not known.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "this model does not say how many channels a neuron has; take neurons with one set of parameters for a "
+            "layer, or a model of ConvSNN"
+        )
+
+
+def neuron_of(make: MakeNeuron, channels: int, axes: int = 0) -> nn.Module:
+    """One neuron for `channels` channels and as many axes of space; what `make` is decides whether these matter."""
+    return make.make(shape=(channels, *(1,) * axes)) if isinstance(make, PerChannel) else make()
 
 
 class Conv(PerStep):
@@ -35,10 +63,14 @@ class Conv(PerStep):
         reads: what the input holds. In training a "binary" one is checked, and kept for backward as bits.
         stride: of the convolution.
         bias: whether it has one.
+        axes: of space, 1 or 2.
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, reads: Values, stride: int = 1, bias: bool = False) -> None:
-        super().__init__(Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=bias, binary_input=reads == "binary"))
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, reads: Values, stride: int = 1, bias: bool = False, axes: int = 2
+    ) -> None:
+        layer = {1: Conv1d, 2: Conv2d}[axes]
+        super().__init__(layer(c_in, c_out, kernel, stride, kernel // 2, bias=bias, binary_input=reads == "binary"))
         self.reads: Values = reads
 
     def extra_repr(self) -> str:

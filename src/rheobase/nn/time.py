@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rheobase.scan.temporal import ModelState, calling
+from rheobase.scan.temporal import ModelState, Temporal, calling
 
 
 def is_static(x: Tensor) -> bool:
@@ -116,6 +116,26 @@ def stream(model: nn.Module, state: ModelState | None = None, exact: bool = Fals
             each temporal module, but matrix products of other sizes round differently.
     """
     yield Stream(model, state, exact)
+
+
+def begin_epoch(model: nn.Module, epoch: int, epochs: int) -> None:
+    """Tell every `Temporal` module of the model that an epoch of training begins.
+
+    Those that follow a schedule set it: masked PSNs made with `ramp=True` their mask (`rheobase.neurons.masking`),
+    layers with delays the width of their taps (`delay_sigma`). `rheobase.recipes.train` calls it before every epoch.
+    What is set lies in buffers: a checkpoint is measured with what it was trained with.
+
+    Args:
+        model: any module.
+        epoch: from 0.
+        epochs: how many there are.
+
+    Raises:
+        ValueError: no such epoch.
+    """
+    for module in model.modules():
+        if isinstance(module, Temporal):
+            module.begin_epoch(epoch, epochs)
 
 
 def flatten_state(state: ModelState) -> dict[str, Tensor]:

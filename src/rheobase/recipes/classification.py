@@ -30,7 +30,7 @@ from rheobase.data import (
 )
 from rheobase.models import MODELS, create_model
 from rheobase.neurons import NEURONS, create_neuron
-from rheobase.nn import observe
+from rheobase.nn import PerChannel, begin_epoch, observe
 from rheobase.report import LayerActivity, RunReport, Sample, evenly_spaced, write
 from rheobase.scan import Temporal
 from rheobase.train import (
@@ -60,6 +60,8 @@ class Classification:
         data: name of the data set, see `rheobase list data`.
         model: name of the model, see `rheobase list models`.
         neuron: name of the neuron, see `rheobase list neurons`; None leaves the model's own.
+        neuron_options: what `create_neuron` is given besides, by name; `{"shape": "channel"}` makes the parameters of
+            the neurons one a channel, in a model of `ConvSNN`.
         width: channels of the first stage; None leaves the model's own.
         encoder: how an image becomes a sequence, see `rheobase.data.list_encoders`; sequences take "direct" alone.
         T: time steps.
@@ -73,6 +75,8 @@ class Classification:
         fold: of a set that is cross-validated: the fold to test; None trains one network for each fold.
         batch_size: samples in a batch.
         validation: share of the training split that is held out; it picks the best checkpoint, the test split does not.
+        train_samples: how many of the others are trained on, drawn by the seed with equal shares of all classes; None
+            takes all.
         measured: which weights are measured: the "best" on the validation split, or the "last", where that split is too
             small to tell them apart.
         threads: CPU threads to use; None leaves torch's choice. Small networks are not faster on several, and several
@@ -86,6 +90,7 @@ class Classification:
     data: str = "digits"
     model: str = "ms_resnet20"
     neuron: str | None = None
+    neuron_options: dict[str, bool | int | float | str] = field(default_factory=dict)
     width: int | None = None
     encoder: str = "direct"
     T: int = 4
@@ -98,6 +103,7 @@ class Classification:
     fold: int | None = None
     batch_size: int = 50
     validation: float = 0.1
+    train_samples: int | None = None
     measured: Literal["best", "last"] = "best"
     threads: int | None = None
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -115,6 +121,8 @@ class Classification:
             ("workers", self.workers >= 0, "0 or above"),
             ("frames_by", self.frames_by in ("time", "count"), '"time" or "count"'),
             ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("train_samples", self.train_samples is None or self.train_samples >= 1, "at least 1, or None"),
+            ("neuron_options", not self.neuron_options or self.neuron is not None, "none where neuron is None"),
             ("measured", self.measured in ("best", "last"), '"best" or "last"'),
             ("validation", 0 < self.validation < 1, "in (0, 1)"),
             ("threads", self.threads is None or self.threads >= 1, "at least 1, or None"),
@@ -226,6 +234,7 @@ def build(config: Classification, *, root: Path | None = None, download: bool = 
         FileNotFoundError: the data set is not on this machine and `download` is off.
     """
     dataset = _dataset(config, root, download)
+    seed = config.train.seed
     shape: tuple[int, ...]
     stored: tuple[int, ...]
     if isinstance(dataset, ImageFolders):
@@ -236,13 +245,26 @@ def build(config: Classification, *, root: Path | None = None, download: bool = 
         config.augment.check(stored)
     train: Split | ImageFolder
     validation: Split | ImageFolder
-    train, validation = hold_out(dataset.train, config.validation, seed=config.train.seed)
-    torch.manual_seed(config.train.seed)
-    neuron: str | Callable[[], nn.Module] | None = config.neuron
-    if config.neuron in NEURONS and not NEURONS[config.neuron].any_T:
-        neuron = partial(create_neuron, config.neuron, T=config.T)
-    options = {"neuron": neuron, "width": config.width}
-    flat = config.model in MODELS and len(MODELS[config.model].example()) == 1
+    train, validation = hold_out(dataset.train, config.validation, seed=seed)
+    if config.train_samples is not None and config.train_samples != len(train):
+        if config.train_samples > len(train):
+            raise ValueError(f"train_samples is {config.train_samples}; expected at most {len(train)}, or None for all")
+        train = hold_out(train, config.train_samples / len(train), seed=seed)[1]
+    torch.manual_seed(seed)
+    options: dict[str, Any] = {"neuron": _neuron(config), "width": config.width}
+    if get_encoder(config.encoder).scans:
+        shape = shape[:-1]
+    flat = False
+    if config.model in MODELS:
+        entry = MODELS[config.model]
+        flat = len(entry.example()) == 1
+        if not flat and len(entry.example()) != len(shape):
+            raise ValueError(
+                f"{config.model} reads steps of {len(entry.example())} axes, but {config.data} with encoder "
+                f"{config.encoder!r} has steps of shape {shape}; expected another model or encoder"
+            )
+        if not entry.any_T:
+            options["T"] = config.T
     model = create_model(
         config.model,
         in_channels=math.prod(shape) if flat else shape[0],
@@ -250,6 +272,20 @@ def build(config: Classification, *, root: Path | None = None, download: bool = 
         **{name: value for name, value in options.items() if value is not None},
     )
     return Task(config, model, dataset, train, validation, flat)
+
+
+def _neuron(config: Classification) -> Callable[[], nn.Module] | None:
+    """What makes the neurons of a config; None where it names none."""
+    if config.neuron is None:
+        return None
+    options: dict[str, Any] = dict(config.neuron_options)
+    if config.neuron in NEURONS and not NEURONS[config.neuron].any_T:
+        options["T"] = config.T
+    per_channel = options.get("shape") == "channel"
+    if per_channel:
+        del options["shape"]
+    make = partial(create_neuron, config.neuron, **options)
+    return PerChannel(make) if per_channel else make
 
 
 def _dataset(config: Classification, root: Path | None, download: bool) -> Dataset | ImageFolders:
@@ -410,6 +446,7 @@ def _fit(task: Task, run: RunFolder, resume: Any, on_epoch: Any, on_step: Any) -
             task.config.train,
             run,
             prepare=task.prepare,
+            before_epoch=partial(begin_epoch, task.model, epochs=task.config.train.epochs),
             on_epoch=on_epoch,
             on_step=on_step,
             resume=resume,

@@ -59,6 +59,9 @@ class Temporal(nn.Module):
         """Map x `[T, B, ...]` and the state before it (None: rest) to the output and the state after it."""
         raise NotImplementedError
 
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Set what follows a schedule, before epoch `epoch` (from 0) of so many; nothing unless a subclass says so."""
+
     def forward(self, x: Any) -> Any:
         """Run the sequence x `[T, B, ...]`, from rest or from the state of the surrounding call."""
         call = None if torch.compiler.is_compiling() else active()
