@@ -18,6 +18,7 @@ from rheobase.models.transformer import (
     SpikingTransformer,
     classifier,
     convolutions,
+    tiny_lif,
     transformer_block,
     transformer_lif,
 )
@@ -113,7 +114,9 @@ def qkformer(
 
 for _width, _heads in ((384, 6), (512, 8), (768, 12)):
     register(image_of(224), name=f"imagenet_qkformer_10_{_width}", reproduces=SOURCE)(
-        partial(qkformer, 10, _width, _heads, IMAGENET, classes=1000)
+        partial(qkformer, 10, _width, heads=_heads, layout=IMAGENET, classes=1000)
     )
 register(image_of(32), name="cifar_qkformer_4_384", reproduces=SOURCE)(qkformer)
-register(image_of(16), name="test_qkformer", reproduces="nothing: it is small, for tests")(partial(qkformer, 3, 16, 2))
+register(image_of(16), name="test_qkformer", reproduces="nothing: it is small, for tests")(
+    partial(qkformer, 3, 16, heads=2, neuron=tiny_lif)
+)

@@ -12,10 +12,12 @@ from rheobase.models.registry import image_of, register
 from rheobase.models.transformer import (
     CIFAR_POOLS,
     IMAGENET_POOLS,
+    LAST_POOL,
     SpikingTransformer,
     classifier,
     convolutions,
     eighths,
+    tiny_lif,
     transformer_block,
     transformer_lif,
 )
@@ -85,12 +87,12 @@ def spike_driven_transformer(
 
 for _depth, _width in ((8, 384), (6, 512), (8, 512), (10, 512), (8, 768)):
     register(image_of(224), name=f"imagenet_spike_driven_transformer_{_depth}_{_width}", reproduces=SOURCE)(
-        partial(spike_driven_transformer, _depth, _width, IMAGENET_POOLS, classes=1000)
+        partial(spike_driven_transformer, _depth, _width, pools=IMAGENET_POOLS, classes=1000)
     )
 for _width in (256, 512):
     register(image_of(32), name=f"cifar_spike_driven_transformer_2_{_width}", reproduces=SOURCE)(
         partial(spike_driven_transformer, 2, _width)
     )
 register(image_of(8), name="test_spike_driven_transformer", reproduces="nothing: it is small, for tests")(
-    partial(spike_driven_transformer, 2, 16, (False, False, False, True))
+    partial(spike_driven_transformer, 2, 16, pools=LAST_POOL, neuron=tiny_lif)
 )

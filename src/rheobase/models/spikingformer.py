@@ -12,11 +12,13 @@ from rheobase.models.registry import image_of, register
 from rheobase.models.transformer import (
     CIFAR_POOLS,
     IMAGENET_POOLS,
+    LAST_POOL,
     SpikingTransformer,
     classifier,
     convolutions,
     eighths,
     event_lif,
+    tiny_lif,
     transformer_block,
     transformer_lif,
 )
@@ -132,18 +134,22 @@ for _order, _make in (("ms", spikingformer), ("sew", spikformer)):
     _name, _source = FAMILIES[_order], SOURCES[_order]
     for _depth, _width in ((8, 384), (8, 512), (8, 768)):
         register(image_of(224), name=f"imagenet_{_name}_{_depth}_{_width}", reproduces=f"{_source}; 8 heads")(
-            partial(_make, _depth, _width, 8, IMAGENET_POOLS, classes=1000)
+            partial(_make, _depth, _width, heads=8, pools=IMAGENET_POOLS, classes=1000)
         )
     for _depth, _width, _heads in ((4, 256, 8), (2, 384, 12), (4, 384, 12)):
         register(
             image_of(32), name=f"cifar_{_name}_{_depth}_{_width}", reproduces=f"{_source}; 32 channels in every head"
-        )(partial(_make, _depth, _width, _heads))
-    register(image_of(8), name=f"test_{_name}", reproduces="nothing: it is small, for tests")(
-        partial(_make, 2, 16, 2, (False, False, False, True))
+        )(partial(_make, _depth, _width, heads=_heads))
+    register(image_of(8, 1), name=f"digits_{_name}_1_64", reproduces=f"{_source}; a small one for 8x8 pixels, 2 heads")(
+        partial(_make, 1, 64, heads=2, pools=LAST_POOL, in_channels=1)
     )
+    register(image_of(8), name=f"test_{_name}", reproduces="nothing: it is small, for tests")(
+        partial(_make, 2, 16, heads=2, pools=LAST_POOL, neuron=tiny_lif)
+    )
+_dvs = {"heads": 16, "pools": IMAGENET_POOLS, "in_channels": 2}
 register(image_of(128, 2), name="dvs_spikingformer_2_256", reproduces=SOURCES["ms"])(
-    partial(spikingformer, 2, 256, 16, IMAGENET_POOLS, 2, neuron=event_lif)
+    partial(spikingformer, 2, 256, **_dvs, neuron=event_lif)
 )
 register(image_of(128, 2), name="dvs_spikformer_2_256", reproduces=f"{SOURCES['sew']}; scale 0.25 and tau 2 as there")(
-    partial(spikformer, 2, 256, 16, IMAGENET_POOLS, 2, scale=0.25)
+    partial(spikformer, 2, 256, **_dvs, scale=0.25)
 )

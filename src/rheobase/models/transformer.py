@@ -26,6 +26,7 @@ from rheobase.nn.values import Values, emits
 
 IMAGENET_POOLS = (True, True, True, True)
 CIFAR_POOLS = (False, False, True, True)
+LAST_POOL = (False, False, False, True)
 """Which of the four stages of a tokenizer halve the side of the map."""
 
 transformer_lif = partial(LIF, tau=2.0, surrogate=Sigmoid(4.0))
@@ -33,6 +34,9 @@ transformer_lif = partial(LIF, tau=2.0, surrogate=Sigmoid(4.0))
 
 event_lif = partial(LIF, tau=1.5, surrogate=Sigmoid(4.0))
 """The neuron for frames of events."""
+
+tiny_lif = partial(transformer_lif, threshold=0.5)
+"""Of the tiny variants: fires so often that their attention of few tokens is alive at the start."""
 
 
 class TransformerBlock(nn.Module):

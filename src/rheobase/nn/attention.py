@@ -172,7 +172,7 @@ class SpikeDrivenAttention(Attention):
     def mix(self, *spikes: Tensor) -> Tensor:
         """Q where the channel's neuron fired."""
         q, k, v = spikes
-        return self.neuron((k * v).sum((-2, -1))).unsqueeze(-1).unsqueeze(-1) * q
+        return q * self.neuron((k * v).sum((-2, -1))).unsqueeze(-1).unsqueeze(-1)
 
 
 class TokenAttention(Attention):
@@ -184,7 +184,7 @@ class TokenAttention(Attention):
     def mix(self, *spikes: Tensor) -> Tensor:
         """K where the token's neuron fired."""
         q, k = (x.unflatten(2, (self.heads, -1)) for x in spikes)
-        return (self.neuron(q.sum(3)).unsqueeze(3) * k).flatten(2, 3)
+        return (k * self.neuron(q.sum(3)).unsqueeze(3)).flatten(2, 3)
 
 
 class ChannelAttention(Attention):
@@ -198,7 +198,7 @@ class ChannelAttention(Attention):
     def mix(self, *spikes: Tensor) -> Tensor:
         """K where the channel's neuron fired."""
         q, k = spikes
-        return self.neuron(q.sum((-2, -1))).unsqueeze(-1).unsqueeze(-1) * k
+        return k * self.neuron(q.sum((-2, -1))).unsqueeze(-1).unsqueeze(-1)
 
 
 ATTENTIONS: dict[str, type[Attention]] = {
