@@ -29,9 +29,10 @@ from rheobase.nn.residual import Conv, MakeNeuron, around, maker_of
 from rheobase.nn.values import Values, emits
 
 SOURCES = {
-    "ms": "arXiv:2304.11954 (Spikingformer) and its official code; no stochastic depth, which that code does not call",
-    "sew": "arXiv:2209.15425 (Spikformer) and its official code; no stochastic depth, which that code does not call, "
-    "and no biases of Q, K and V before their norms, which its code for CIFAR has",
+    "ms": "arXiv:2304.11954 (Spikingformer) and its official code; no stochastic depth, which that code makes and does "
+    "not call",
+    "sew": "arXiv:2209.15425 (Spikformer) and its official code; no stochastic depth, which that code makes and does "
+    "not call, and no biases of Q, K and V before their norms, which its code for CIFAR has",
 }
 FAMILIES = {"ms": "spikingformer", "sew": "spikformer"}
 
@@ -146,10 +147,9 @@ for _order, _make in (("ms", spikingformer), ("sew", spikformer)):
     register(image_of(8), name=f"test_{_name}", reproduces="nothing: it is small, for tests")(
         partial(_make, 2, 16, heads=2, pools=LAST_POOL, neuron=tiny_lif)
     )
-_dvs = {"heads": 16, "pools": IMAGENET_POOLS, "in_channels": 2}
 register(image_of(128, 2), name="dvs_spikingformer_2_256", reproduces=SOURCES["ms"])(
-    partial(spikingformer, 2, 256, **_dvs, neuron=event_lif)
+    partial(spikingformer, 2, 256, heads=16, pools=IMAGENET_POOLS, in_channels=2, neuron=event_lif)
 )
 register(image_of(128, 2), name="dvs_spikformer_2_256", reproduces=f"{SOURCES['sew']}; scale 0.25 and tau 2 as there")(
-    partial(spikformer, 2, 256, **_dvs, scale=0.25)
+    partial(spikformer, 2, 256, heads=16, pools=IMAGENET_POOLS, in_channels=2, scale=0.25)
 )
