@@ -6,7 +6,7 @@ from torch import nn
 
 from rheobase.neurons import IF, LIF, IterativeLIF
 from rheobase.nn.norm import TdBN
-from rheobase.nn.residual import BLOCKS, Conv, threshold_of
+from rheobase.nn.residual import BLOCKS, Conv, around, threshold_of
 from rheobase.nn.values import emits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -77,3 +77,25 @@ def test_sew_of_a_real_input_is_real():
     assert BLOCKS["sew"](4, 8, 1, IterativeLIF, "real").emits == "graded"
     assert BLOCKS["sew"](4, 4, 1, nn.ReLU, "binary").emits == "real"
     assert BLOCKS["ms"](4, 4, 1, nn.ReLU).branch.conv1.reads == "real"
+
+
+@pytest.mark.parametrize("order", BLOCKS)
+def test_around_places_its_neuron(order):
+    x = torch.randn(3, 2, 4, 5, 5) if order == "ms" else spikes(3, 2, 4, 5, 5)
+    told = []
+
+    def layers(reads):
+        told.append(reads)
+        return {"conv": Conv(4, 4, 1, reads), "norm": TdBN(4)}
+
+    block = around(order, layers, IterativeLIF, "real" if order == "ms" else "binary")
+    F, f = nn.Sequential(block.branch.conv, block.branch.norm), IterativeLIF()
+    expected = {"ms": lambda: F(f(x)) + x, "vanilla": lambda: f(F(x) + x), "sew": lambda: f(F(x)) + x}
+    assert torch.equal(block(x), expected[order]())
+    assert told == ["binary"]
+    assert emits(block) == {"ms": "real", "vanilla": "binary", "sew": "graded"}[order]
+
+
+def test_around_refuses_an_unknown_order():
+    with pytest.raises(ValueError, match="no order 'post' of residual blocks; expected one of ms, vanilla, sew"):
+        around("post", lambda reads: {"norm": TdBN(4)}, IterativeLIF, "real")

@@ -1,5 +1,14 @@
 """Layers on sequences: time, normalisation, residual blocks, recurrence, delays."""
 
+from rheobase.nn.attention import (
+    ATTENTIONS,
+    Attention,
+    ChannelAttention,
+    SelfAttention,
+    SpikeDrivenAttention,
+    TokenAttention,
+    attend,
+)
 from rheobase.nn.delay import Delay, DelayedLinear, delay_sigma, sharpen
 from rheobase.nn.embedding import TemporalEmbedding
 from rheobase.nn.fuse import NormNeuron, Sequential, fuse
@@ -17,8 +26,11 @@ from rheobase.scan import ModelState, Temporal
 from rheobase.scan.bits import pack, unpack
 
 __all__ = [
+    "ATTENTIONS",
     "BLOCKS",
+    "Attention",
     "Blocks",
+    "ChannelAttention",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -31,11 +43,15 @@ __all__ = [
     "PerStep",
     "Recurrent",
     "Residual",
+    "SelfAttention",
     "Sequential",
+    "SpikeDrivenAttention",
     "Stream",
     "TdBN",
     "Temporal",
     "TemporalEmbedding",
+    "TokenAttention",
+    "attend",
     "begin_epoch",
     "call",
     "check",

@@ -1,4 +1,4 @@
-r"""Residual blocks of two 3x3 convolutions that differ in where the shortcut meets the neuron.
+r"""Residual blocks that differ in where the shortcut meets the neuron: of two 3x3 convolutions, or of any layers.
 
     ms       O = N2(W2 LIF(N1(W1 LIF(x)))) + sc(x)         x, O real: membrane inputs
     vanilla  O = LIF(N2(W2 LIF(N1(W1 x))) + sc(x))         x, O spikes
@@ -9,7 +9,7 @@ Source: arXiv:2112.08954 (ms), arXiv:2011.05280 (vanilla, with the scale of its 
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -90,6 +90,36 @@ class Residual(nn.Module):
         """Run the block."""
         y: Tensor = run_with_sum(self.branch, x, self.shortcut(x), self.after)
         return y
+
+
+def around(
+    order: str, layers: Callable[[Values], Mapping[str, nn.Module]], neuron: MakeNeuron, reads: Values
+) -> Residual:
+    """A residual block around any layers F that keep the shape; its neuron sits where `order` says.
+
+        ms       O = F(LIF(x)) + x       x, O real
+        vanilla  O = LIF(F(x) + x)       x, O spikes
+        sew      O = LIF(F(x)) + x       x, O sums of spikes
+
+    Args:
+        order: "ms", "vanilla" or "sew".
+        layers: makes the named layers F for what they read; a norm is the last.
+        neuron: makes the block's own neuron.
+        reads: what x holds.
+
+    Raises:
+        ValueError: no such order.
+    """
+    own = neuron()
+    if order == "ms":
+        branch = Sequential(OrderedDict({"neuron": own, **layers(emits(own))}))
+        return Residual(branch, nn.Identity(), nn.Identity(), "real")
+    if order == "vanilla":
+        return Residual(Sequential(OrderedDict(layers(reads))), nn.Identity(), own, emits(own))
+    if order == "sew":
+        branch = Sequential(OrderedDict({**layers(reads), "neuron": own}))
+        return Residual(branch, nn.Identity(), nn.Identity(), added(reads, emits(own)))
+    raise ValueError(f"there is no order {order!r} of residual blocks; expected one of {', '.join(BLOCKS)}")
 
 
 def maker_of(neuron: str | MakeNeuron) -> MakeNeuron:
