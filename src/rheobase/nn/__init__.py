@@ -3,7 +3,7 @@
 from rheobase.nn.delay import Delay, DelayedLinear, delay_sigma, sharpen
 from rheobase.nn.fuse import NormNeuron, Sequential, fuse
 from rheobase.nn.memory import Blocks, recomputing, saved_bytes
-from rheobase.nn.norm import TdBN, fold, fold_all
+from rheobase.nn.norm import TdBN, fold, fold_all, synchronise
 from rheobase.nn.observe import check, observe
 from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Linear, pair
 from rheobase.nn.readout import read_out
@@ -49,6 +49,7 @@ __all__ = [
     "saved_bytes",
     "sharpen",
     "stream",
+    "synchronise",
     "unflatten_state",
     "unpack",
 ]
