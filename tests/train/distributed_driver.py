@@ -85,18 +85,19 @@ def nowhere(root):
 
 def trainings(root):
     """By name: a function that trains."""
-    single = {"prepare": still}
+    tet, bits = replace(CONFIG, loss="tet"), replace(CONFIG, memory="bits")
+
+    def resnet(name, x, size, prepare, config=CONFIG, model=None):
+        model = build("test_ms_resnet") if model is None else model
+        return trained(root / name, model, x, 0, size, config, prepare=prepare)
+
     return {
-        "resnet": lambda: trained(root / "resnet", build("test_ms_resnet"), IMAGES, 0, 8, **single),
-        "moving": lambda: trained(root / "moving", build("test_ms_resnet"), IMAGES, 0, 8, prepare=moving),
-        "bits": lambda: trained(
-            root / "bits", build("test_ms_resnet"), IMAGES, 0, 8, replace(CONFIG, memory="bits"), **single
-        ),
-        "unfused": lambda: trained(root / "unfused", Unfused(), IMAGES, 0, 8, **single),
-        "dense": lambda: trained(root / "dense", build("test_recurrent_snn"), SOUNDS, 1, 8),
-        "tet": lambda: trained(root / "tet", build("test_recurrent_snn"), SOUNDS, 1, 8, replace(CONFIG, loss="tet")),
-        "small": lambda: trained(root / "small", build("test_ms_resnet"), IMAGES, 0, 6, **single),
-        "float": lambda: trained(root / "float", build("test_ms_resnet").float(), IMAGES.float(), 0, 8, **single),
+        "resnet": lambda: resnet("resnet", IMAGES, 8, still),
+        "bits": lambda: resnet("bits", IMAGES, 8, moving, bits),
+        "unfused": lambda: resnet("unfused", IMAGES, 8, still, model=Unfused()),
+        "small": lambda: resnet("small", IMAGES, 6, still),
+        "float": lambda: resnet("float", IMAGES.float(), 8, moving, model=build("test_ms_resnet").float()),
+        "dense": lambda: trained(root / "dense", build("test_recurrent_snn"), SOUNDS, 1, 8, tet),
     }
 
 

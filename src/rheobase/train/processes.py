@@ -185,8 +185,11 @@ def join(init_method: str = "env://") -> Iterator[Processes]:
             torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(backend, init_method, world_size=int(os.environ["WORLD_SIZE"]), rank=rank)
-        yield Processes.current()
-        # After an exception the process ends, and so do its connections: the others must not be waited for.
+        processes = Processes.current()
+        yield processes
+        # After an exception none of this: the process ends with its connections, and the others are not waited for.
+        with processes.watched():
+            dist.barrier()
         dist.destroy_process_group()
     else:
         yield Processes.current()
