@@ -2,13 +2,17 @@
 
 Each verb takes `--json` and then prints its result as one JSON object on the last line of standard output. Whatever the
 user can mend ends in one message on standard error and exit code 2.
+
+`train` runs in several processes when a launcher starts it so; then process 0 alone prints results.
 """
 
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -206,6 +210,7 @@ def _parse(kind: Any, arguments: Sequence[str], prog: str, default: Any = None) 
 
 def _train(arguments: Sequence[str]) -> dict[str, Any]:
     from rheobase import recipes
+    from rheobase.train import Processes
 
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_TRAIN_HELP.format(recipes=", ".join(recipes.list_recipes())))
@@ -228,7 +233,7 @@ def _train(arguments: Sequence[str]) -> dict[str, Any]:
             name, config, options.runs, download=options.download, on_epoch=on_epoch, on_step=on_step
         )
     if options.results is not None:
-        recipes.record(run, options.results)
+        Processes.current().first(partial(recipes.record, run, options.results))
     return _finished(run, result, options.report)
 
 
@@ -274,6 +279,7 @@ def _resume(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _finished(run: Any, result: dict[str, Any], wants_report: bool) -> dict[str, Any]:
     from rheobase import recipes
+    from rheobase.train import Processes
 
     found = {"run": str(run.path), **result}
     print(
@@ -282,7 +288,7 @@ def _finished(run: Any, result: dict[str, Any], wants_report: bool) -> dict[str,
     )
     print(f"run {run.path}")
     if wants_report:
-        found["report"] = str(recipes.report(run))
+        found["report"] = str(Processes.current().first(lambda: recipes.report(run)))
         print(f"report {found['report']}")
     return found
 
@@ -592,6 +598,22 @@ def _progress(epochs: int) -> Any:
         )
 
 
+@contextmanager
+def _processes(verb: str) -> Iterator[None]:
+    """Inside, a training is one of the processes that a launcher started, and all but the first are silent."""
+    if verb != "train" or os.environ.get("WORLD_SIZE", "1") == "1":
+        yield
+        return
+    from rheobase.train import join
+
+    with join() as processes, Path(os.devnull).open("w") as nowhere:
+        if processes.rank == 0:
+            yield
+            return
+        with redirect_stdout(nowhere):
+            yield
+
+
 VERBS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
     "train": _train,
     "eval": _eval,
@@ -624,7 +646,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from rheobase.scan.allocator import keep_memory
 
         keep_memory()
-        result = VERBS[verb](rest)
+        with _processes(verb):
+            result = VERBS[verb](rest)
+            if "--json" in rest:
+                print(json.dumps(result))
     except (ValueError, OSError, ImportError) as error:
         print(f"rheobase {verb}: {error}", file=sys.stderr)
         return 2
@@ -632,8 +657,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         again = "go on with `rheobase train --resume RUN`" if verb == "train" else "the same command goes on"
         print(f"rheobase {verb}: interrupted; {again}", file=sys.stderr)
         return 130
-    if "--json" in rest:
-        print(json.dumps(result))
     return 0
 
 

@@ -8,7 +8,7 @@ from torch import nn
 import rheobase as rb
 from rheobase.neurons import IterativeLIF
 from rheobase.nn import PerStep
-from rheobase.nn.norm import TdBN, fold, fold_all
+from rheobase.nn.norm import TdBN, fold, fold_all, synchronise
 
 REFUSED = (ValueError, TypeCheckError)  # the typed run refuses a wrong literal before the constructor does
 
@@ -257,3 +257,50 @@ def test_inputs_that_do_not_fit():
         norm(torch.randn(1, 1, 3))
     assert norm.eval()(torch.randn(1, 1, 3)).shape == (1, 1, 3)
     assert norm.num_batches_tracked == 0
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """Of this process alone: all is communicated, with itself. Two are in tests/train/test_distributed.py."""
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("form", ["merged", "explicit"])
+def test_synchronised_alone_is_the_norm_itself(process_group, form, static, engine):
+    x = torch.randn(3, 4, 5, 6, 6, dtype=torch.float64) * 2 + 1
+    grad, found = torch.randn_like(x), []
+    for on in (False, True):
+        torch.manual_seed(1)
+        model = rb.nn.Sequential(around_start(TdBN(5, threshold=0.5, form=form)), IterativeLIF()).double()
+        assert synchronise(model, on) is model
+        a = (x[0] if static else x).clone().requires_grad_()
+        with rb.engine(engine):
+            y = model(a.expand(x.shape))
+        found.append([y, *torch.autograd.grad(y, [a, *model.parameters()], grad), *model.buffers()])
+    torch.testing.assert_close(*found)
+
+
+def test_synchronised_half_formats_keep_their_format(process_group):
+    norm, x = synchronise(TdBN(3)), torch.randn(2, 4, 3, 5).bfloat16().requires_grad_()
+    with rb.engine("reference"):
+        y = norm(x)
+        y.float().square().sum().backward()
+    assert (y.dtype, x.grad.dtype, norm.weight.grad.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+
+
+def test_synchronised_has_no_second_derivative(process_group):
+    norm, x = synchronise(TdBN(3)), torch.randn(2, 4, 3, 5, requires_grad=True)
+    with rb.engine("reference"):
+        y = norm(x).square().sum()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(y, x, create_graph=True)
+
+
+def test_synchronising_needs_a_process_group():
+    with pytest.raises(ValueError, match="there is no process group"):
+        synchronise(TdBN(3))
+    assert not synchronise(TdBN(3), on=False).synchronised

@@ -54,11 +54,11 @@ def encode(x, generator):
     return (torch.rand(2, *x.shape, generator=generator) < x).float()
 
 
-def train(run, resume=False, on_step=None):
+def train(run, resume=False, on_step=None, net=Net):
     torch.manual_seed(5)
     validation = Batches(lambda epoch: list(batches(epoch)), STEPS_PER_EPOCH)
     source = Batches(batches, STEPS_PER_EPOCH)
-    return fit(Net(), source, validation, CONFIG, run, prepare=encode, on_step=on_step, resume=resume)
+    return fit(net(), source, validation, CONFIG, run, prepare=encode, on_step=on_step, resume=resume)
 
 
 def new_run(root):

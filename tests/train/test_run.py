@@ -97,7 +97,7 @@ def test_environment_is_complete():
     env = environment()
     assert env.keys() == {
         *("python", "torch", "numpy", "rheobase", "platform"),
-        *("cpu", "gpu", "threads", "commit", "command"),
+        *("cpu", "gpu", "threads", "processes", "commit", "command"),
     }
     assert env["cpu"]
     assert env["threads"] == torch.get_num_threads()

@@ -14,7 +14,7 @@ from rheobase.nn.embedding import TemporalEmbedding
 from rheobase.nn.fuse import NormNeuron, Sequential, fuse
 from rheobase.nn.isometry import gain, gradient_norms
 from rheobase.nn.memory import Blocks, recomputing, saved_bytes
-from rheobase.nn.norm import TdBN, fold, fold_all
+from rheobase.nn.norm import TdBN, fold, fold_all, synchronise
 from rheobase.nn.observe import check, observe
 from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Linear, pair
 from rheobase.nn.readout import read_out
@@ -72,6 +72,7 @@ __all__ = [
     "saved_bytes",
     "sharpen",
     "stream",
+    "synchronise",
     "unflatten_state",
     "unpack",
 ]

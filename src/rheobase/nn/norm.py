@@ -6,10 +6,12 @@ from itertools import pairwise
 from typing import Any, Literal, TypeVar, cast
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from rheobase.nn.time import PerStep, is_static
+from rheobase.scan.collective import pooled, sum_over_processes
 from rheobase.scan.engine import resolve
 from rheobase.scan.norm import Normed, moments
 
@@ -39,23 +41,49 @@ def _apply(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 class _Normalise(torch.autograd.Function):
-    """`gain * (x - mean) / std + bias` with the statistics of x itself; keeps x and two numbers per channel."""
+    """`gain * (x - mean) / std + bias` with the statistics of x itself, or of the x of all processes where `share` is
+    given (see `Normed`); keeps x and two numbers per channel."""
 
     @staticmethod
-    def forward(x: Tensor, gain: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    def forward(
+        x: Tensor,
+        gain: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        eps: float,
+        share: Tensor | None,  # noqa: ARG004
+    ) -> Tensor:
         return _apply(x, *affine(mean, var, gain, bias, eps))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, gain, _, mean, var, ctx.eps = inputs
+        x, gain, _, mean, var, ctx.eps, ctx.share = inputs
         ctx.save_for_backward(x, gain, mean, var)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, gain, mean, var = ctx.saved_tensors
+        scale = torch.rsqrt(var + ctx.eps)
+        if ctx.share is not None:
+            return *_shared_backward(grad, x, gain, mean, scale, ctx.share), *(None,) * 4
         return *torch.ops.aten.native_batch_norm_backward(
-            grad, x, gain, None, None, mean, torch.rsqrt(var + ctx.eps), True, ctx.eps, ctx.needs_input_grad[:3]
-        ), *(None,) * 3
+            grad, x, gain, None, None, mean, scale, True, ctx.eps, ctx.needs_input_grad[:3]
+        ), *(None,) * 4
+
+
+def _shared_backward(
+    grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor, scale: Tensor, share: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, gain and bias; those of gain and bias are this process's part of the sum."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("TdBN: synchronised statistics have no second derivative; switch them off")
+    channel, axes = (-1, *(1,) * (x.dim() - 2)), [0, *range(2, x.dim())]
+    g, hat = grad.to(mean.dtype), (x.to(mean.dtype) - mean.view(channel)).mul_(scale.view(channel))
+    to_gain, to_bias = (g * hat).sum(axes), g.sum(axes)
+    by_gain, by_bias = (share * total for total in sum_over_processes(to_gain, to_bias))
+    inner = g - by_bias.view(channel) - hat.mul_(by_gain.view(channel))
+    return inner.mul_((gain * scale).view(channel)).to(x.dtype), to_gain, to_bias
 
 
 class TdBN(nn.Module):
@@ -69,6 +97,7 @@ class TdBN(nn.Module):
     Equal at the start; a plain gradient step moves the explicit scale $(\alpha V_{th})^2$ times as much. In eval the
     running statistics stand in: exponential averages, of the unbiased variance. Statistics are fp32 for half formats.
     An input that is expanded over time is normalised once; its statistics are those of the T copies.
+    `rb.nn.synchronise` makes E and Var in training those of the batches of all processes together.
 
     Args:
         channels: C, the size of axis 2.
@@ -114,6 +143,7 @@ class TdBN(nn.Module):
                 raise ValueError(f"TdBN: {name} is {value!r}; expected {expected}")
         self.channels, self.threshold, self.alpha, self.form = channels, threshold, alpha, form
         self.eps, self.momentum = eps, momentum
+        self.synchronised = False
         self.factor = alpha * threshold if form == "explicit" else 1.0
         gain = alpha * threshold if init is None else init
         self.weight = nn.Parameter(torch.full((channels,), gain / self.factor))
@@ -134,11 +164,11 @@ class TdBN(nn.Module):
         """Normalise x `[T, B, C, ...]`."""
         if self.can_wait(x):
             return self.waiting(x).value(resolve(x.device))
-        mean, var = self._statistics(x)
+        mean, var, share = self._statistics(x)
         once = x[:1] if is_static(x) else x
         flat = once.flatten(0, 1)
         if self.training:
-            y = cast(Tensor, _Normalise.apply(flat, self.gain().to(mean.dtype), self.bias, mean, var, self.eps))
+            y = cast(Tensor, _Normalise.apply(flat, self.gain().to(mean.dtype), self.bias, mean, var, self.eps, share))
         else:
             y = _apply(flat, *affine(mean, var, self.gain(), self.bias, self.eps))
         return y.unflatten(0, once.shape[:2]).expand(x.shape)
@@ -149,37 +179,67 @@ class TdBN(nn.Module):
 
     def waiting(self, x: Float[Tensor, "T B *rest"]) -> Normed:
         """The normalisation of x before it is carried out, to be handed to a neuron."""
-        mean, var = self._statistics(x)
-        return Normed(x, mean, var, self.gain(), self.bias, self.eps, self.training)
+        mean, var, share = self._statistics(x)
+        return Normed(x, mean, var, self.gain(), self.bias, self.eps, self.training, share=share)
 
-    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance to normalise x with: its own in training, the running ones in eval."""
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Mean and variance to normalise x with, in training its own, in eval the running ones; `share` of `Normed`."""
         if x.dim() < 3 or x.shape[2] != self.channels:
             raise ValueError(
                 f"TdBN: x has shape {tuple(x.shape)}; expected [T, B, C, ...] with C = {self.channels} channels"
             )
         if not self.training:
-            return self.running_mean, self.running_var
+            return self.running_mean, self.running_var, None
         once = x[:1] if is_static(x) else x
-        return self._observe(once.flatten(0, 1), x.numel() // self.channels)
+        return self._observe(once.flatten(0, 1), x.shape[0] // once.shape[0])
 
-    def _observe(self, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Statistics of x `[N, C, ...]`, entered into the running ones as those of `count` values per channel."""
-        if count < 2:
+    def _observe(self, x: Tensor, copies: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Statistics of x `[N, C, ...]`, entered into the running ones as those of `copies` of each value."""
+        n = x.numel() // self.channels
+        if copies * n * (dist.get_world_size() if self.synchronised else 1) < 2:
             raise ValueError(
                 "TdBN: training needs more than one value per channel, got one; "
                 "use more samples or steps, or call model.eval()"
             )
         mean, var = moments(x)
+        count: int | Tensor = copies * n
+        share = None
+        if self.synchronised:
+            mean, var, total = pooled(mean, var, n)
+            count, share = copies * total, (1 / total).to(mean.dtype)
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), self.momentum)
             self.num_batches_tracked.add_(1)
-        return mean, var
+        return mean, var, share
 
     def extra_repr(self) -> str:
         """The settings."""
         return f"{self.channels}, threshold={self.threshold:.4g}, alpha={self.alpha:.4g}, form={self.form!r}"
+
+
+def synchronise(model: Model, on: bool = True) -> Model:
+    """Let every `TdBN` of the model take its statistics over all processes, in training, forward and backward.
+
+    For models of which each process of torch's default group trains on a part of the batch; `rheobase.train.fit` does
+    it by itself. All processes must then run the same layers in the same order, on at least one sample each. Losses
+    must be scaled so that they add up to the loss of the whole batch. There is no second derivative.
+
+    Args:
+        model: is changed and returned.
+        on: False makes the statistics those of this process again.
+
+    Raises:
+        ValueError: there is no process group.
+    """
+    if on and not (dist.is_available() and dist.is_initialized()):
+        raise ValueError(
+            "synchronise: there is no process group; call torch.distributed.init_process_group in every process"
+        )
+    for module in model.modules():
+        if isinstance(module, TdBN):
+            module.synchronised = on
+    return model
 
 
 def fold(layer: Layer, norm: TdBN) -> Layer:

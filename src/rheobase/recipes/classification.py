@@ -35,6 +35,7 @@ from rheobase.report import LayerActivity, RunReport, Sample, evenly_spaced, wri
 from rheobase.scan import Temporal
 from rheobase.train import (
     Batches,
+    Processes,
     RunFolder,
     TrainConfig,
     evaluate,
@@ -73,7 +74,7 @@ class Classification:
         frames_by: frames of recordings are of equal "time", or of an equal "count" of events.
         augment: what is done to training batches; None leaves them as they are.
         fold: of a set that is cross-validated: the fold to test; None trains one network for each fold.
-        batch_size: samples in a batch.
+        batch_size: samples in a batch, those of all processes together.
         validation: share of the training split that is held out; it picks the best checkpoint, the test split does not.
         train_samples: how many of the others are trained on, drawn by the seed with equal shares of all classes; None
             takes all.
@@ -330,19 +331,24 @@ def train(
 ) -> tuple[RunFolder, Metrics]:
     """Train from scratch in a new run folder below `runs`, then measure a checkpoint on the test split, see `measured`.
 
+    Every process of a process group calls this; the data is loaded by process 0 first, which alone writes.
     With a set that is cross-validated and no `fold`, the run holds one run for each fold, in `folds/fold<k>`; its
     result is of all their test samples together.
 
     Returns:
         the run folder and its result: see `measure`.
     """
+    processes = Processes.current()
+    new_run = partial(RunFolder.create, runs, recipe, {"recipe": recipe, **asdict(config)})
     if is_cross_validated(config):
-        build(replace(config, fold=0), download=download)  # what is wrong or missing raises before there is a run
-        run = RunFolder.create(runs, recipe, {"recipe": recipe, **asdict(config)})
+        with processes.in_turn():
+            build(replace(config, fold=0), download=download)  # what is wrong or missing raises before there is a run
+        run = processes.first(new_run)
         return run, _fit_folds(run, download, on_epoch, on_step)
-    task = build(config, download=download)
+    with processes.in_turn():
+        task = build(config, download=download)
     with task.at_work():
-        run = RunFolder.create(runs, recipe, {"recipe": recipe, **asdict(config)})
+        run = processes.first(new_run)
     return run, _fit(task, run, False, on_epoch, on_step)
 
 
@@ -386,9 +392,10 @@ def _fold_runs(run: RunFolder) -> list[RunFolder | None]:
 def _fit_folds(run: RunFolder, download: bool, on_epoch: Any, on_step: Any, which: str = "last") -> Metrics:
     """Train the folds that are not done, a begun one from its checkpoint `which`, then pool."""
     config, recipe = config_of(run), recipe_of(run)
-    for k, fold in enumerate(_fold_runs(run)):
+    states = Processes.current().first(lambda: [(fold, _state_of(fold)) for fold in _fold_runs(run)])
+    for k, (fold, state) in enumerate(states):
         tell = None if on_epoch is None else partial(_tell_fold, on_epoch, k)
-        if fold is None or not (has_checkpoint(fold) or fold.result()):
+        if fold is None or state == "new":
             train(
                 f"fold{k}",
                 replace(config, fold=k),
@@ -397,9 +404,15 @@ def _fit_folds(run: RunFolder, download: bool, on_epoch: Any, on_step: Any, whic
                 on_epoch=tell,
                 on_step=on_step,
             )
-        elif "eval" not in fold.result():
+        elif state == "begun":
             resume(fold, which=which, on_epoch=tell, on_step=on_step)
     return _pool(run, recipe, [fold.result()["eval"] for fold in _fold_runs(run) if fold is not None])
+
+
+def _state_of(fold: RunFolder | None) -> Literal["new", "begun", "done"]:
+    if fold is None or not (has_checkpoint(fold) or fold.result()):
+        return "new"
+    return "done" if "eval" in fold.result() else "begun"
 
 
 def _tell_fold(on_epoch: Callable[[Metrics], None], fold: int, metrics: Metrics) -> None:
@@ -421,7 +434,12 @@ def _pool(run: RunFolder, recipe: str, results: Sequence[Metrics]) -> Metrics:
         "seconds": sum(each["seconds"] for each in results),
         "folds": [each["test_accuracy"] for each in results],
     }
-    run.add_result("eval", result)
+    return _noted(run, result)
+
+
+def _noted(run: RunFolder, result: Metrics) -> Metrics:
+    """The result, written into the run by process 0."""
+    Processes.current().first(partial(run.add_result, "eval", result))
     return result
 
 
@@ -457,6 +475,8 @@ def _fit(task: Task, run: RunFolder, resume: Any, on_epoch: Any, on_step: Any) -
 def measure(run: RunFolder, *, which: str | None = None, task: Task | None = None) -> Metrics:
     """Measure a checkpoint of a run, that of its config by default, on the test split; note it in result.json.
 
+    Every process of a process group calls this, and measures a part.
+
     Returns:
         recipe, checkpoint, test_accuracy, test_loss, test_count, validation_accuracy, parameters, epochs, seconds; of a
         cross-validated run also `folds`, the test accuracy of each.
@@ -467,7 +487,11 @@ def measure(run: RunFolder, *, which: str | None = None, task: Task | None = Non
     which = _load(task, run, which)
     with task.at_work():
         found = evaluate(
-            task.model, task.source(task.dataset.test, shuffle=False)(0), task.config.train, prepare=task.prepare
+            task.model,
+            task.source(task.dataset.test, shuffle=False)(0),
+            task.config.train,
+            prepare=task.prepare,
+            together=True,
         )
     history = run.metrics()
     line = run.result().get("train", {}).get("best" if which == "best" else "last", {})
@@ -482,8 +506,7 @@ def measure(run: RunFolder, *, which: str | None = None, task: Task | None = Non
         "epochs": len(history),
         "seconds": sum(entry["seconds"] for entry in history),
     }
-    run.add_result("eval", result)
-    return result
+    return _noted(run, result)
 
 
 def classify(run: RunFolder, images: np.ndarray, *, which: str | None = None) -> list[str]:

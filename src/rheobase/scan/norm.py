@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rheobase.scan.collective import sum_over_processes
 from rheobase.scan.op import grouped, run_backward, run_forward
 from rheobase.scan.rewrite import COMBINATION, IDENTITY, MOMENTS
 
@@ -22,6 +23,7 @@ class Normed:
         eps: $\epsilon$.
         batch: mean and var are those of x itself, so that the gradient of x flows through them.
         plus: r, like x, or None.
+        share: 1 / n where mean and var are those of n values of all processes, `()`; None where they are of x alone.
     """
 
     x: Tensor
@@ -32,6 +34,7 @@ class Normed:
     eps: float
     batch: bool
     plus: Tensor | None = None
+    share: Tensor | None = None
 
     def run(
         self,
@@ -55,7 +58,7 @@ class Normed:
         inputs = [x, *([] if self.plus is None else [self.plus]), *others]
         norm = (self.mean, self.var, self.gain.to(self.mean.dtype), self.bias)
         settings = (text, engine, len(inputs), len(state), steps, self.eps, self.batch, self.plus is not None, identity)
-        return list(_NormScan.apply(*settings, *norm, *inputs, *state, *params))
+        return list(_NormScan.apply(*settings, self.share, *norm, *inputs, *state, *params))
 
     def value(self, engine: str) -> Tensor:
         """The normalised x as a tensor."""
@@ -106,6 +109,7 @@ class _NormScan(torch.autograd.Function):
         batch: bool,
         plus: bool,
         identity: bool,
+        share: Tensor | None,
         mean: Tensor,
         var: Tensor,
         gain: Tensor,
@@ -115,7 +119,7 @@ class _NormScan(torch.autograd.Function):
         x, state, params = grouped(tensors, (n_inputs, n_states))
         scale = gain / torch.sqrt(var + eps)
         norm = [_per_channel(v, x[0]) for v in (scale, bias - mean * scale, mean)]
-        ctx.settings = text, engine, n_inputs, n_states, steps, eps, batch, plus, identity
+        ctx.settings = text, engine, n_inputs, n_states, steps, eps, batch, plus, identity, share
         ctx.set_materialize_grads(False)
         kept = [tensors[0], *tensors[2:]] if identity and plus else tensors
         ctx.save_for_backward(mean, var, *norm, *kept)
@@ -125,7 +129,7 @@ class _NormScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        text, engine, n_inputs, n_states, steps, eps, batch, plus, identity = ctx.settings
+        text, engine, n_inputs, n_states, steps, eps, batch, plus, identity, together = ctx.settings
         mean, var, *saved = ctx.saved_tensors
         norm, kept = saved[:3], saved[3:]
         if identity and plus:
@@ -134,10 +138,10 @@ class _NormScan(torch.autograd.Function):
         x, state, params = grouped(kept, (n_inputs, n_states))
         if steps > 1:
             x[0] = once.expand(steps, *once.shape[1:])
-        needs = ctx.needs_input_grad[13:]
+        needs = ctx.needs_input_grad[14:]
         middle, last = needs[1 + plus : n_inputs + n_states], needs[n_inputs + n_states :]
         hidden = needs[0] or (plus and needs[1])  # the gradient of the normalised value
-        sums = any(ctx.needs_input_grad[11:13]) or (needs[0] and batch)
+        sums = any(ctx.needs_input_grad[12:14]) or (needs[0] and batch)
         wanted = [hidden and not identity, *([False] * plus), *middle, sums, sums, False, *last]
         found: Iterator[Tensor | None] = iter([None] * len(wanted))
         if any(wanted) and any(grad is not None for grad in grads):
@@ -155,10 +159,13 @@ class _NormScan(torch.autograd.Function):
             if batch:
                 assert by_scale is not None
                 assert by_shift is not None
-                share = len(mean) / once.numel()
+                share: float | Tensor = len(mean) / once.numel()
+                if together is not None:
+                    share = together
+                    by_scale, by_shift = sum_over_processes(by_scale, by_shift)
                 b = -share * scale * by_scale / _per_channel(var + eps, once)
                 c = -share * scale * by_shift - b * norm[2]
                 (to_x,) = run_forward(COMBINATION, [total, once], [], [scale, b, c], engine)
             else:
                 to_x = (total * scale).to(once.dtype)
-        return (*(None,) * 11, to_gain, to_bias, to_x, *([g] * plus), *to_middle, *to_last)
+        return (*(None,) * 12, to_gain, to_bias, to_x, *([g] * plus), *to_middle, *to_last)

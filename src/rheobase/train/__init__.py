@@ -4,7 +4,8 @@ from rheobase.train.checkpoint import Checkpoint, has_checkpoint, load_checkpoin
 from rheobase.train.config import TrainConfig
 from rheobase.train.loop import Batches, BatchSource, FitResult, fit
 from rheobase.train.loss import cross_entropy, loss, tet
-from rheobase.train.measure import Batch, Prepare, evaluate
+from rheobase.train.measure import Prepare, evaluate
+from rheobase.train.processes import Batch, Processes, join
 from rheobase.train.run import RunFolder, environment
 from rheobase.train.schedule import constant, cosine, schedule, step_decay
 
@@ -15,6 +16,7 @@ __all__ = [
     "Checkpoint",
     "FitResult",
     "Prepare",
+    "Processes",
     "RunFolder",
     "TrainConfig",
     "constant",
@@ -24,6 +26,7 @@ __all__ = [
     "evaluate",
     "fit",
     "has_checkpoint",
+    "join",
     "load_checkpoint",
     "load_weights",
     "loss",

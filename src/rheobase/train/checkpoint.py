@@ -111,6 +111,13 @@ def copy_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     model.load_state_dict(dict(weights))
 
 
+def seed_random(seed: int) -> None:
+    """Seed torch's, Python's and NumPy's global generators."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def random_state() -> dict[str, Any]:
     """States of torch's (CPU, and CUDA once in use), Python's and NumPy's global generators, as tensors and numbers."""
     python_version, python_words, python_gauss = random.getstate()

@@ -4,21 +4,27 @@ Killing `fit` at any moment and resuming it gives the same bits as never having 
 themselves are deterministic. Three rules make that true: the global generators are seeded anew for every epoch from
 (seed, epoch), so batch sources that draw from them repeat themselves; an encoder's generator is seeded from
 (seed, epoch, batch); and a checkpoint holds all else that changes, down to the partial sums of the running epoch.
+
+Several processes train one model together when there is a process group (see `join`). All draw the same batches, and
+process r of n runs the samples r, r + n, r + 2n, ... of each. Gradients, loss and the statistics of `TdBN` are those of
+the whole batch, so the result is that of one process up to rounding. Each process draws dropout and the like from
+generators of its own, seeded from (seed, epoch, batch, process) at every step. Process 0 alone writes.
 """
 
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from rheobase.nn.norm import synchronise
 from rheobase.train.checkpoint import (
+    Checkpoint,
     Which,
     copy_weights,
     has_checkpoint,
@@ -26,10 +32,12 @@ from rheobase.train.checkpoint import (
     random_state,
     remove_leftovers,
     save_checkpoint,
+    seed_random,
     set_random_state,
 )
 from rheobase.train.config import TrainConfig
-from rheobase.train.measure import TAME, Batch, Forward, Metrics, Prepare, Sums, measure, seed_of
+from rheobase.train.measure import TAME, Forward, Metrics, Prepare, Sums, measure, seed_of
+from rheobase.train.processes import Batch, Part, Processes
 from rheobase.train.run import RunFolder
 from rheobase.train.schedule import schedule
 
@@ -93,6 +101,9 @@ def fit(
 ) -> FitResult:
     """Train `model` in place and leave metrics, checkpoints and the result in `run`; the model keeps the last weights.
 
+    In a process group every process calls this alike and gets the same result; callbacks are called in all of them.
+    Weights start as those of process 0. A batch with fewer samples than processes is run by all and counted once.
+
     Args:
         model: maps [T, B, ...] to per-step outputs [T, B, K]. What it remembers must lie in its state_dict.
         train: training batches (x, y); labels y are integers [B] in 0 .. K - 1, or soft ones: float32 [B, K], rows of
@@ -112,23 +123,26 @@ def fit(
         ValueError: data, shapes or labels do not fit; a loss or gradient is NaN or Inf (names epoch and step; the last
             good checkpoint stays); the run to resume has no sound checkpoint or was made with other settings; the run
             to start holds a checkpoint already.
+        ConnectionError: another process of the group stopped.
     """
-    if resume is False and has_checkpoint(run):
-        raise ValueError(f"fit: {run.path} holds a checkpoint already; pass resume=True or make a new run folder")
-    _check_source("train", train)
-    _check_source("validation", validation)
-    training = _Training(Forward(model, config, prepare), train, validation, run)
-    if resume is False:
-        training.start()
-    else:
-        training.resume("last" if resume is True else resume)
-    while not training.finished:
-        if before_epoch is not None:
-            before_epoch(training.progress.epoch)
-        line = training.run_epoch(on_step)
-        if on_epoch is not None:
-            on_epoch(line)
-    return training.finish()
+    processes = Processes.current()
+    with processes.watched():
+        if resume is False and processes.first(lambda: has_checkpoint(run)):
+            raise ValueError(f"fit: {run.path} holds a checkpoint already; pass resume=True or make a new run folder")
+        _check_source("train", train)
+        _check_source("validation", validation)
+        training = _Training(Forward(model, config, prepare), train, validation, run, processes)
+        if resume is False:
+            training.start()
+        else:
+            training.resume("last" if resume is True else resume)
+        while not training.finished:
+            if before_epoch is not None:
+                before_epoch(training.progress.epoch)
+            line = training.run_epoch(on_step)
+            if on_epoch is not None:
+                on_epoch(line)
+        return training.finish()
 
 
 @dataclass
@@ -146,7 +160,10 @@ class _Progress:
 class _Training:
     """A model, its optimiser, its progress and its run folder; the methods move them together."""
 
-    def __init__(self, forward: Forward, train: BatchSource, validation: BatchSource, run: RunFolder) -> None:
+    def __init__(
+        self, forward: Forward, train: BatchSource, validation: BatchSource, run: RunFolder, processes: Processes
+    ) -> None:
+        self.processes = processes
         config = forward.config
         self.forward, self.train, self.validation, self.config, self.run = forward, train, validation, config, run
         self.model = forward.model
@@ -182,23 +199,37 @@ class _Training:
     def start(self) -> None:
         """Try the first batch of each source, then save the untrained model: a kill may come before epoch 0 ends."""
         for name, source in (("training", self.train), ("validation", self.validation)):
-            measure(self.forward, islice(source(0), 1), f"{name} data")
-        self.run.keep_metrics(0)
+            measure(self.forward, islice(source(0), 1), f"{name} data", self.processes)
+        self._take_over()
+        self.processes.first(lambda: self.run.keep_metrics(0))
         self._save(["last"])
 
     def resume(self, which: Which) -> None:
         """Go back to where a checkpoint was taken, and forget what the run wrote after it."""
-        checkpoint = load_checkpoint(self.run, which)
+        checkpoint = self.processes.first(lambda: load_checkpoint(self.run, which))
         self._check_settings(checkpoint.state["settings"])
         copy_weights(self.model, checkpoint.weights, f"{self.run.path} ({which})")
         self.optimizer.load_state_dict(checkpoint.state["optimizer"])
         saved = checkpoint.state["progress"]
         self.progress = _Progress(**{**saved, "sums": Sums(**saved["sums"])})
         self.random = checkpoint.state["random"]
+        self.processes.first(partial(self._forget_later, which, checkpoint))
+
+    def _forget_later(self, which: Which, checkpoint: Checkpoint) -> None:
         if which != "last":  # so that `last` never covers more lines of metrics than there are
             save_checkpoint(self.run, ["last"], checkpoint.weights, checkpoint.state, self.step)
         self.run.keep_metrics(self.progress.epoch)
         remove_leftovers(self.run)
+
+    def _take_over(self) -> None:
+        """Give the weights and buffers of process 0 to the others."""
+        if self.processes.count == 1:
+            return
+        state = self.processes.first(
+            lambda: {k: v.cpu() if isinstance(v, Tensor) else v for k, v in self.model.state_dict().items()}
+        )
+        if self.processes.rank:
+            self.model.load_state_dict(state)
 
     def run_epoch(self, on_step: Callable[[int, int], None] | None) -> Metrics:
         """Train on the batches of the epoch that are left, validate, and save."""
@@ -213,8 +244,10 @@ class _Training:
             if every and self.step % every == 0:
                 progress.seconds = time.perf_counter() - began
                 self._save(["last"])
-        measured, _ = measure(self.forward, self.validation(0), f"validation after epoch {progress.epoch}")
-        line = {
+        self._take_over()  # buffers may differ: those of norms that are not synchronised
+        where = f"validation after epoch {progress.epoch}"
+        measured, _ = measure(self.forward, self.validation(0), where, self.processes)
+        line: Metrics = {
             "epoch": progress.epoch,
             "step": self.step,
             "lr": self.optimizer.param_groups[0]["lr"],
@@ -224,12 +257,19 @@ class _Training:
             "validation_accuracy": measured.accuracy,
             "seconds": time.perf_counter() - began,
         }
-        self.run.append_metrics(line)
+        line = self.processes.first(partial(self._append, line))
         self._close_epoch(measured)
+        return line
+
+    def _append(self, line: Metrics) -> Metrics:
+        self.run.append_metrics(line)
         return line
 
     def finish(self) -> FitResult:
         """Write the result, taken from the metrics on the disk."""
+        return self.processes.first(self._write_result)
+
+    def _write_result(self) -> FitResult:
         lines = self.run.metrics()
         result = FitResult(
             epochs=self.progress.epoch,
@@ -244,7 +284,7 @@ class _Training:
     def _batches_left(self) -> Iterator[Batch]:
         """The batches of this epoch that are not done; those done are drawn from the source but not run."""
         epoch, done = self.progress.epoch, self.progress.batch
-        _seed_everything(seed_of(self.config.seed, epoch))
+        seed_random(seed_of(self.config.seed, epoch))
         batches = iter(self.train(epoch))
         count = sum(1 for _ in islice(batches, done))
         if done:
@@ -265,9 +305,9 @@ class _Training:
         lr = self.config.lr * self.factor(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        outcome = self.forward(batch, where, progress.epoch, progress.batch)
         self.optimizer.zero_grad()
-        torch.autograd.backward(outcome.loss)
+        progress.sums.join(self._run(self.processes.part(batch, self.forward.axis), where))
+        self.processes.add_gradients(self.parameters.values())
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
         if not norm.isfinite():
             bad = [n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
@@ -275,8 +315,19 @@ class _Training:
         if self.config.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters.values(), self.config.clip_norm, norm)
         self.optimizer.step()
-        progress.sums.add(outcome)
         progress.batch += 1
+
+    def _run(self, part: Part, where: str) -> Sums:
+        """Forward and backward of this process's part of a batch; the sums of all parts."""
+        key = (self.progress.epoch, self.progress.batch, *self.processes.key)
+        sums = Sums()
+        seed = seed_of(self.config.seed, *key, "modules")
+        with self.processes.own_random(seed), _together(self.model, self.processes.count > 1 and not part.whole):
+            outcome = self.forward(part.batch, where, *key)
+            torch.autograd.backward(outcome.loss if part.share == 1 else outcome.loss * part.share)
+        if part.share:
+            sums.add(outcome)
+        return sums.of_all(self.processes, self.forward.device)
 
     def _close_epoch(self, measured: Sums) -> None:
         """Count the epoch as done, note whether it is the best so far, and save."""
@@ -290,6 +341,9 @@ class _Training:
         self._save(["best", "last"] if better else ["last"])
 
     def _save(self, names: Sequence[Which]) -> None:
+        self.processes.first(partial(self._write_checkpoint, names))
+
+    def _write_checkpoint(self, names: Sequence[Which]) -> None:
         state = {
             "progress": asdict(self.progress),
             "optimizer": self.optimizer.state_dict(),
@@ -318,6 +372,18 @@ class _Training:
             )
 
 
+@contextmanager
+def _together(model: nn.Module, on: bool) -> Iterator[None]:
+    """Inside, norms take their statistics over all processes, if `on`."""
+    if on:
+        synchronise(model)
+    try:
+        yield
+    finally:
+        if on:
+            synchronise(model, on=False)
+
+
 def _check_source(name: str, source: Any) -> None:
     if not isinstance(source, BatchSource) or len(source) < 1:
         raise ValueError(
@@ -337,9 +403,3 @@ def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.opt
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     return torch.optim.AdamW(groups, lr=config.lr)
-
-
-def _seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)

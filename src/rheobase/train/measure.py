@@ -14,8 +14,8 @@ from rheobase.nn.memory import memory
 from rheobase.nn.readout import read_out
 from rheobase.train.config import TrainConfig
 from rheobase.train.loss import loss
+from rheobase.train.processes import Batch, Processes, own_device
 
-Batch = tuple[Any, Tensor] | list[Any]  # a pair (x, y); data loaders make lists
 Prepare = Callable[[Any, torch.Generator], Tensor]
 Metrics = dict[str, Any]
 SOFT_TOLERANCE = 1e-3
@@ -29,6 +29,7 @@ def evaluate(
     *,
     prepare: Prepare | None = None,
     predictions: bool = False,
+    together: bool = False,
 ) -> Metrics:
     """Mean loss and accuracy of `model` in evaluation mode, without gradients; training modes are put back afterwards.
 
@@ -38,14 +39,20 @@ def evaluate(
         config: gives loss, autocast, device and the seed; the encoder's generator is seeded from (seed, batch).
         prepare: as for `fit`.
         predictions: also return "predictions", int64 [N].
+        together: all processes of the process group call this with the same batches, and each runs its part of every
+            batch; they get the same result. False measures everything in this process.
 
     Returns:
         "loss" and "accuracy" per sample, "count" of samples.
 
     Raises:
-        ValueError: there are no batches; data, shapes or labels do not fit; a loss is NaN or Inf.
+        ValueError: there are no batches; data, shapes or labels do not fit; a loss is NaN or Inf; predictions are to be
+            made together.
     """
-    sums, predicted = measure(Forward(model, config, prepare), batches, "evaluation")
+    if together and predictions:
+        raise ValueError("evaluate: predictions are made by one process; leave `together` off")
+    processes = Processes.current() if together else Processes()
+    sums, predicted = measure(Forward(model, config, prepare), batches, "evaluation", processes)
     result: Metrics = {"loss": sums.mean_loss, "accuracy": sums.accuracy, "count": sums.count}
     return result | {"predictions": predicted} if predictions else result
 
@@ -75,6 +82,19 @@ class Sums:
         self.correct += outcome.correct
         self.count += size
 
+    def join(self, other: "Sums") -> None:
+        """Count what another has counted."""
+        self.loss += other.loss
+        self.correct += other.correct
+        self.count += other.count
+
+    def of_all(self, processes: Processes, device: torch.device) -> "Sums":
+        """Those of all processes."""
+        if processes.count == 1:
+            return self
+        loss, correct, count = processes.total([self.loss, float(self.correct), float(self.count)], device)
+        return Sums(loss, int(correct), int(count))
+
     @property
     def mean_loss(self) -> float:
         """Loss per sample."""
@@ -94,6 +114,7 @@ class Forward:
         self.model = model.to(self.device)
         self.config = config
         self.prepare = prepare
+        self.axis = 1 if prepare is None else 0  # of the samples in what the source gives
         self.generator = torch.Generator(self.device)
         options: dict[str, dict[str, Any]] = {
             "cross_entropy": {"label_smoothing": config.label_smoothing, "readout": config.readout},
@@ -140,23 +161,29 @@ class Forward:
         return x, y
 
 
-def measure(forward: Forward, batches: Iterable[Batch], name: str) -> tuple[Sums, Tensor]:
-    """Sums and predicted classes over `batches`, in evaluation mode; every module's mode is put back."""
+def measure(forward: Forward, batches: Iterable[Batch], name: str, processes: Processes) -> tuple[Sums, Tensor]:
+    """Sums over `batches` and the classes predicted here, in evaluation mode; every module's mode is put back."""
     sums, predicted = Sums(), []
     modes = [(module, module.training) for module in forward.model.modules()]
     forward.model.eval()
     try:
         with torch.no_grad():
             for index, batch in enumerate(batches):
-                outcome = forward(batch, f"{name}, batch {index}", "evaluation", index)
+                part = processes.part(batch, forward.axis)
+                if part.share == 0:
+                    continue
+                key = ("evaluation", index, *processes.key)
+                with processes.own_random(seed_of(forward.config.seed, *key, "modules")):
+                    outcome = forward(part.batch, f"{name}, batch {index}", *key)
                 sums.add(outcome)
                 predicted.append(outcome.predicted.cpu())
     finally:
         for module, mode in modes:
             module.training = mode
-    if not predicted:
+    sums = sums.of_all(processes, forward.device)
+    if not sums.count:
         raise ValueError(f"{name}: there are no batches; give at least one (x, y)")
-    return sums, torch.cat(predicted)
+    return sums, torch.cat(predicted or [torch.empty(0, dtype=torch.int64)])
 
 
 def seed_of(*key: int | str) -> int:
@@ -219,4 +246,4 @@ def _check_soft(y: Tensor, outputs: int, where: str) -> None:
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError('device is "cuda" but torch sees no CUDA device; use "cpu" or "auto"')
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    return own_device(torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"))

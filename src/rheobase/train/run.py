@@ -44,7 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on beside its config: versions, platform, processors, threads, commit, command line."""
+    """What a result depends on beside its config: versions, machine, threads, processes, commit, command."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -54,6 +54,7 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
+        "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
         "commit": _commit(),
         "command": shlex.join(sys.argv),
     }
