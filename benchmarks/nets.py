@@ -246,6 +246,16 @@ def vgg(kit: Kit, plan: Sequence[tuple[int, bool]] = VGG11) -> nn.Module:
     return kit.finish(nn.Sequential(kit.blocks(blocks), kit.space_mean(), kit.linear(c_in, CLASSES)))
 
 
+def conv7(kit: Kit, width: int = 32) -> nn.Module:
+    """The network of `rheobase.models.cifar_conv7`: max-pooling between convolution and norm; mean; linear."""
+    blocks, c_in = [nn.Sequential(kit.conv(3, width), kit.norm(width), kit.neuron())], width
+    for c_out in (2 * width, 4 * width, 8 * width):
+        blocks.append(nn.Sequential(kit.conv(c_in, c_out), kit.max_pool(), kit.norm(c_out), kit.neuron()))
+        blocks.append(nn.Sequential(kit.conv(c_out, c_out), kit.norm(c_out), kit.neuron()))
+        c_in = c_out
+    return kit.finish(nn.Sequential(kit.blocks(blocks), kit.space_mean(), kit.linear(c_in, CLASSES)))
+
+
 def ms_resnet(kit: Kit, plan: Sequence[tuple[int, int]] = RESNET18) -> nn.Module:
     """MS-ResNet with a 3x3 stem of stride 1 and blocks of (channels, stride)."""
     return kit.finish(kit.ms_resnet(plan))

@@ -30,7 +30,8 @@ def test_docstring_says_source_and_command(name):
 SHAPES = {
     "cifar10": (3, 32, 32),
     "cifar10_jpeg": (3, 32, 32),
-    "cifar10_dvs": (2, 48, 48),
+    "cifar10_dvs": (2, 128, 128),
+    "dvs_gesture": (2, 128, 128),
     "digits": (1, 8, 8),
     "mnist": (1, 28, 28),
     "fashion_mnist": (1, 28, 28),
@@ -40,16 +41,23 @@ SHAPES = {
     "dvs_sign_v2e": (2, 16, 16),
     "cifar100": (3, 32, 32),
 }
-"""The shape of a sample of each data set, at one step if it is a sequence: those of events as their recipe has them."""
+"""The shape of a sample of each data set, at one step if it is a sequence."""
 
 NARROW = {"sequential-cifar10": 8, "cifar10-dvs": 2}
 """Channels of the first stage of networks that are too large for a test."""
 
 
-def made_up(config):
-    """A few samples of the right shape and number of classes, sequences if the data set has them."""
-    random = torch.Generator().manual_seed(0)
+def shape_of(config):
+    """The shape of a sample of a recipe's data at one step: recordings summed to `size` pixels."""
     shape = SHAPES[config.data]
+    return (shape[0], *[config.size or side for side in shape[1:]])
+
+
+def made_up(config, side=None):
+    """A few samples of the right shape, sequences if the data set has them; images of `side` if it is given."""
+    random = torch.Generator().manual_seed(0)
+    shape = shape_of(config)
+    shape = (shape[0], *[side or each for each in shape[1:]])
     timed = about(config.data).kind in ("events", "sound") or config.data == "event_digits"
     samples = (20, *((config.T,) if timed else ()), *shape)
     split = [Split(torch.randint(0, 256, samples, generator=random).byte(), torch.arange(20) % 10, 255) for _ in "ab"]
@@ -88,9 +96,9 @@ def test_two_steps(name, tmp_path, monkeypatch):
     """On a few made-up samples of the right shape; of a cross-validated set, one fold; of large models, a tiny one."""
     config = recipe(name)()
     on_disk = config.data == "imagenet"
-    data = made_up_pictures(tmp_path) if on_disk else made_up(config)
-    monkeypatch.setattr(classification, "load", lambda *_, **__: data)
     tiny = MODELS[config.model].tiny
+    data = made_up_pictures(tmp_path) if on_disk else made_up(config, SIDE if tiny else None)
+    monkeypatch.setattr(classification, "load", lambda *_, **__: data)
     short = replace(
         config,
         model=tiny or config.model,
@@ -124,7 +132,7 @@ def test_made_up_samples_have_the_shape_of_the_real_ones(name):
         task = build(replace(config, fold=0 if is_cross_validated(config) else None))
     except FileNotFoundError:
         pytest.skip(f"{config.data} is not below RHEOBASE_DATA")
-    assert task.dataset.sample_shape == SHAPES[config.data]
+    assert task.dataset.sample_shape == shape_of(config)
     assert task.dataset.T == made_up(config).T
 
 

@@ -1,6 +1,6 @@
 """The models: a file per family, built by name."""
 
-from rheobase.models.conv_snn import ConvSNN, conv_snn
+from rheobase.models.conv_snn import ConvSNN, cifar_conv7, conv_snn
 from rheobase.models.dense_snn import DenseSNN, dense_snn
 from rheobase.models.ms_resnet import cifar_resnet, imagenet_ms_resnet, plain_stack
 from rheobase.models.psn_nets import dvs_vgg_snn, imagenet_sew_resnet, sequential_cifar_snn, static_cifar_snn
@@ -22,6 +22,7 @@ __all__ = [
     "SpikingTransformer",
     "Stem",
     "TransformerBlock",
+    "cifar_conv7",
     "cifar_resnet",
     "conv_snn",
     "create_model",

@@ -17,16 +17,18 @@ from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 
 PLAN = ((1, 5, 2), (2, 3, 2), (4, 3, 2))
-Layer = tuple[int, int, int] | Literal["pool"]
-_POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
+Layer = tuple[int, int, int] | tuple[int, int, int, Literal["max"]] | Literal["pool"]
+_AVERAGE = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
+_LARGEST = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
 
 
 class ConvSNN(nn.Module):
     """Layers of convolution, norm and neuron, average pooling, linear layers: `[T, B, C, H, W]` to `[T, B, K]`.
 
     Args:
-        plan: output channels, side of the kernel (odd) and stride of each layer; "pool" averages squares of 2x2
-            (pairs, if there is one axis) that do not overlap.
+        plan: output channels, side of the kernel (odd) and stride of each layer; a fourth value "max" keeps the largest
+            of each 2x2 pixels (pairs, if there is one axis) between convolution and norm (arXiv:2305.05954). "pool"
+            averages such squares.
         in_channels: C.
         classes: K.
         pooled: side of the map that is left before the linear layers.
@@ -65,12 +67,15 @@ class ConvSNN(nn.Module):
         reads: Values = "real"
         for layer in plan:
             if layer == "pool":
-                self.body.append(PerStep(_POOL[axes](2)))
+                self.body.append(PerStep(_AVERAGE[axes](2)))
             else:
-                c_out, kernel, stride = layer
+                c_out, kernel, stride = layer[:3]
                 cell = neuron_of(make, c_out, axes)
-                convolution = Conv(c_in, c_out, kernel, reads, stride, bias, axes)
-                self.body.append(Sequential(convolution, TdBN(c_out, threshold_of(cell), init=gain), cell))
+                block = Sequential(Conv(c_in, c_out, kernel, reads, stride, bias, axes))
+                if layer[3:]:
+                    block.append(PerStep(_LARGEST[axes](2)))
+                block.extend([TdBN(c_out, threshold_of(cell), init=gain), cell])
+                self.body.append(block)
                 c_in = c_out
             reads = emits(self.body[-1], reads)
         self.head = head(c_in, pooled, classes, make, axes=axes, hidden=hidden, dropout=dropout)
@@ -101,6 +106,24 @@ def conv_snn(
     )
 
 
+@register(image_of(32), reproduces="nothing published: what learns CIFAR-10 fast on a CPU; pooling as arXiv:2305.05954")
+def cifar_conv7(in_channels: int = 3, classes: int = 10, width: int = 32, neuron: str | MakeNeuron = LIF) -> ConvSNN:
+    """Seven 3x3 convolutions for 32x32 images, the second, fourth and sixth of them max-pooled before their norm.
+
+    Channels are 1, 2, 2, 4, 4, 8 and 8 times `width`; the last map, 4x4, is averaged before the linear layer.
+
+    Raises:
+        ValueError: no such neuron.
+    """
+    plan: list[Layer] = [(width, 3, 1)]
+    for times in (2, 4, 8):
+        plan += [(times * width, 3, 1, "max"), (times * width, 3, 1)]
+    return ConvSNN(plan, in_channels, classes, 1, neuron)
+
+
 register(lambda **_: (2, 12, 12), name="test_conv_snn", reproduces="nothing: it is small, for tests")(
     partial(conv_snn, width=4, pooled=2)
+)
+register(image_of(8), name="test_cifar_conv7", reproduces="nothing: it is small, for tests")(
+    partial(cifar_conv7, width=4)
 )

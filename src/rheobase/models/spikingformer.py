@@ -133,23 +133,28 @@ def spikformer(
 
 for _order, _make in (("ms", spikingformer), ("sew", spikformer)):
     _name, _source = FAMILIES[_order], SOURCES[_order]
+    _traits = {"tiny": f"test_{_name}"}
     for _depth, _width in ((8, 384), (8, 512), (8, 768)):
-        register(image_of(224), name=f"imagenet_{_name}_{_depth}_{_width}", reproduces=f"{_source}; 8 heads")(
-            partial(_make, _depth, _width, heads=8, pools=IMAGENET_POOLS, classes=1000)
-        )
-    for _depth, _width, _heads in ((4, 256, 8), (2, 384, 12), (4, 384, 12)):
         register(
-            image_of(32), name=f"cifar_{_name}_{_depth}_{_width}", reproduces=f"{_source}; 32 channels in every head"
-        )(partial(_make, _depth, _width, heads=_heads))
+            image_of(224), name=f"imagenet_{_name}_{_depth}_{_width}", reproduces=f"{_source}; 8 heads", **_traits
+        )(partial(_make, _depth, _width, heads=8, pools=IMAGENET_POOLS, classes=1000))
+    _heads_of_32 = f"{_source}; 32 channels in every head"
+    for _depth, _width, _heads in ((4, 256, 8), (2, 384, 12), (4, 384, 12)):
+        register(image_of(32), name=f"cifar_{_name}_{_depth}_{_width}", reproduces=_heads_of_32, **_traits)(
+            partial(_make, _depth, _width, heads=_heads)
+        )
     register(image_of(8, 1), name=f"digits_{_name}_1_64", reproduces=f"{_source}; a small one for 8x8 pixels, 2 heads")(
         partial(_make, 1, 64, heads=2, pools=LAST_POOL, in_channels=1)
     )
     register(image_of(8), name=f"test_{_name}", reproduces="nothing: it is small, for tests")(
         partial(_make, 2, 16, heads=2, pools=LAST_POOL, neuron=tiny_lif)
     )
-register(image_of(128, 2), name="dvs_spikingformer_2_256", reproduces=SOURCES["ms"])(
+register(image_of(128, 2), name="dvs_spikingformer_2_256", reproduces=SOURCES["ms"], tiny="test_spikingformer")(
     partial(spikingformer, 2, 256, heads=16, pools=IMAGENET_POOLS, in_channels=2, neuron=event_lif)
 )
-register(image_of(128, 2), name="dvs_spikformer_2_256", reproduces=f"{SOURCES['sew']}; scale 0.25 and tau 2 as there")(
-    partial(spikformer, 2, 256, heads=16, pools=IMAGENET_POOLS, in_channels=2, scale=0.25)
-)
+register(
+    image_of(128, 2),
+    name="dvs_spikformer_2_256",
+    reproduces=f"{SOURCES['sew']}; scale 0.25 and tau 2 as there",
+    tiny="test_spikformer",
+)(partial(spikformer, 2, 256, heads=16, pools=IMAGENET_POOLS, in_channels=2, scale=0.25))

@@ -1,6 +1,6 @@
 """Recipes: a file per claim, a function per config; the top of the import order, where any model meets any data."""
 
-from rheobase.recipes import cifar, depth, events, gradients, imagenet, images, psn  # noqa: F401  (registers)
+from rheobase.recipes import cifar, depth, events, gradients, imagenet, images, psn, transformers  # noqa: F401  (registers)
 from rheobase.recipes.classification import (
     Classification,
     Task,

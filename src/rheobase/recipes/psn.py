@@ -3,6 +3,7 @@
 from functools import partial, update_wrapper
 from typing import Any
 
+from rheobase.data import Augment
 from rheobase.recipes.classification import Classification
 from rheobase.recipes.registry import register
 from rheobase.train import TrainConfig
@@ -68,7 +69,7 @@ for _name in NEURONS:
 
 @register
 def sequential_cifar10() -> Classification:
-    """PSNs read CIFAR-10 column by column, at the published size and settings, without augmentation.
+    """PSNs read CIFAR-10 column by column, at the published size and settings.
 
     Fang et al. 2023, arXiv:2304.12760: 88.45 % with mixup or cutmix, flips, TrivialAugmentWide and random erasing, in
     the best of all epochs by test accuracy. Here a part of the training images chooses the epoch. Not measured yet.
@@ -82,13 +83,14 @@ def sequential_cifar10() -> Classification:
         T=32,
         batch_size=128,
         validation=0.02,
+        augment=Augment(flip=0.5, auto="trivial", erasing=0.1, mixup=0.2, cutmix=1.0),
         train=TrainConfig(epochs=256, optimizer="sgd", lr=0.1, label_smoothing=0.1, autocast="bf16"),
     )
 
 
 @register
 def cifar10_dvs() -> Classification:
-    """A VGG of sliding PSNs of order 2 on CIFAR10-DVS, at the published size and settings, without augmentation.
+    """A VGG of sliding PSNs of order 2 on CIFAR10-DVS, at the published size and settings.
 
     Fang et al. 2023, arXiv:2304.12760: 85.9 % (last epoch 85.5 %) at T=10 with random crops and flips. Departures:
     pixels are summed to 48x48 instead of interpolated; every class has its last 100 files by name as text for testing,
@@ -103,6 +105,7 @@ def cifar10_dvs() -> Classification:
         batch_size=32,
         validation=0.02,
         measured="last",
+        augment=Augment(flip=0.5, crop=4),
         train=TrainConfig(
             epochs=200, optimizer="sgd", lr=0.1, weight_decay=5e-4, decay_vectors=True, loss="tet", tet_lambda=1e-3
         ),
