@@ -60,6 +60,8 @@ class CostArguments:
     """How many of the first test samples to run; all if left out."""
     checkpoint: Checkpoint | None = None
     """Which weights; those that the recipe measures if left out."""
+    results: Path | None = None
+    """A CSV file to append spikes per neuron and energy to."""
     json: bool = False
     """Print the result as one JSON object on the last line."""
 
@@ -361,6 +363,8 @@ def _cost(arguments: Sequence[str]) -> dict[str, Any]:
         f"{found['spikes_per_neuron'] or 0.0:.3f} spikes a neuron; {report.mac_share:.2%} of the MACs need a multiplier"
     )
     print(f"csv {path}")
+    if given.results is not None:
+        recipes.record_cost(run, given.results)
     return found
 
 

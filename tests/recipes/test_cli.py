@@ -210,7 +210,6 @@ def test_kill_and_resume_gives_the_same_bits(tmp_path):
 
 
 def test_cost_prices_a_run(trained, tmp_path, capsys):
-    import csv
     import shutil
 
     copy = tmp_path / "copy"
@@ -227,7 +226,12 @@ def test_cost_prices_a_run(trained, tmp_path, capsys):
     noted = RunFolder.open(copy).result()
     assert noted["cost"]["energy_pJ"] == found["energy_pJ"]
     assert noted["eval"] == RunFolder.open(trained).result()["eval"]
-    whole = run(capsys, "cost", copy, "--json")[1]
+    rows = tmp_path / "rows.csv"
+    whole = run(capsys, "cost", copy, "--results", rows, "--json")[1]
+    recorded = {row["metric"]: row for row in csv.DictReader(rows.read_text().splitlines())}
+    assert float(recorded["spikes_per_neuron"]["value"]) == pytest.approx(whole["spikes_per_neuron"], rel=1e-5)
+    assert float(recorded["energy_nJ"]["value"]) == pytest.approx(whole["energy_pJ"] / 1e3, rel=1e-5)
+    assert recorded["energy_nJ"]["tag"] == "counted by the rule strict"
     assert (whole["rule"], whole["samples"]) == ("strict", noted["eval"]["test_count"])
     assert RunFolder.open(copy).result()["cost"]["accuracy"] == noted["eval"]["test_accuracy"]
 

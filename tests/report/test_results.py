@@ -2,12 +2,13 @@ import pytest
 
 from rheobase.report.results import accuracy_table, curves, plot, read_rows
 
-HEADER = "recipe,model,T,epochs,parameters,seed,value,published,tag\n"
+HEADER = "recipe,model,T,epochs,parameters,seed,metric,value,published,tag\n"
 ROWS = (
-    "a-1,net,4,2,1234,0,0.5,,measured\n"
-    "a-1,net,4,2,1234,1,0.7,,measured\n"
-    "a-2,net,4,2,1234,0,0.25,60.0,measured\n"
-    "a-1,linear,4,,,0,0.1,,floor\n"
+    "a-1,net,4,2,1234,0,test_accuracy,0.5,,measured\n"
+    "a-1,net,4,2,1234,1,test_accuracy,0.7,,measured\n"
+    "a-2,net,4,2,1234,0,test_accuracy,0.25,60.0,measured\n"
+    "a-1,linear,4,,,0,test_accuracy,0.1,,floor\n"
+    "a-1,net,4,2,1234,0,energy_nJ,7.5,,measured\n"
 )
 
 
@@ -31,7 +32,9 @@ def test_a_pattern_without_rows_is_said(rows):
 
 
 def test_curves_average_and_are_drawn(rows):
-    found = curves([row for row in rows if row["tag"] == "measured"], "recipe", "T")
+    found = curves(
+        [row for row in rows if row["tag"] == "measured" and row["metric"] == "test_accuracy"], "recipe", "T"
+    )
     assert [(each.label, each.x, each.y) for each in found] == [("a-1", (4.0,), (0.6,)), ("a-2", (4.0,), (0.25,))]
     assert (found[0].low, found[0].high) == ((0.5,), (0.7,))
     text = plot(found, "steps", "accuracy", log_x=True)

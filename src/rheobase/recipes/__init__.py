@@ -16,7 +16,7 @@ from rheobase.recipes.classification import (
 )
 from rheobase.recipes.cost import cost
 from rheobase.recipes.floors import floors
-from rheobase.recipes.record import record, record_floors
+from rheobase.recipes.record import record, record_cost, record_floors
 from rheobase.recipes.registry import list_recipes, recipe, register
 from rheobase.recipes.studies import Measurement, list_studies, record_measurement, study
 
@@ -36,6 +36,7 @@ __all__ = [
     "recipe",
     "recipe_of",
     "record",
+    "record_cost",
     "record_floors",
     "record_measurement",
     "register",

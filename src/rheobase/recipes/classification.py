@@ -484,7 +484,7 @@ def measure(run: RunFolder, *, which: str | None = None, task: Task | None = Non
     if is_cross_validated(config_of(run)):
         return _pool(run, recipe_of(run), [measure(fold, which=which) for fold in _all_fold_runs(run)])
     task = task or build(config_of(run))
-    which = _load(task, run, which)
+    which = load_run(task, run, which)
     with task.at_work():
         found = evaluate(
             task.model,
@@ -528,7 +528,7 @@ def classify(run: RunFolder, images: np.ndarray, *, which: str | None = None) ->
         raise ValueError(
             f"images lie in {x.min():g} .. {x.max():g}; divide by the full scale to get intensities in [0, 1]"
         )
-    _load(task, run, which)
+    load_run(task, run, which)
     full_scale = 1 if isinstance(task.dataset, ImageFolders) or task.dataset.T is None else task.dataset.test.full_scale
     split = Split(x, torch.zeros(len(x), dtype=torch.int64), full_scale)
     batches = task.source(split, shuffle=False)(0)
@@ -537,8 +537,8 @@ def classify(run: RunFolder, images: np.ndarray, *, which: str | None = None) ->
     return [task.dataset.classes[k] for k in found["predictions"]]
 
 
-def _load(task: Task, run: RunFolder, which: str | None) -> str:
-    """Load a checkpoint, and say which one it is."""
+def load_run(task: Task, run: RunFolder, which: str | None) -> str:
+    """Load a checkpoint of a run into its task's model, that of its config by default, and say which one it is."""
     chosen: Literal["best", "last"] = "best" if (which or task.config.measured) == "best" else "last"
     load_weights(task.model, run, chosen)
     return chosen
@@ -569,7 +569,7 @@ def report(run: RunFolder, *, which: str | None = None) -> Path:
 def _page(run: RunFolder, which: str | None) -> RunReport:
     """What there is to see of one network."""
     task = build(config_of(run))
-    which = _load(task, run, which)
+    which = load_run(task, run, which)
     activity = _Activity(task.config.T)
     began = time.perf_counter()
     with task.at_work(), observe(task.model, activity.see):

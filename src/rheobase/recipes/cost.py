@@ -11,7 +11,7 @@ import torch
 from rheobase.files import write_atomic
 from rheobase.lab.cost import Energy, Report, activity, energy, rule_named, tracing
 from rheobase.lab.cost.report import shapes
-from rheobase.recipes.classification import _load, build, config_of, is_cross_validated
+from rheobase.recipes.classification import build, config_of, is_cross_validated, load_run
 from rheobase.train import RunFolder, evaluate
 
 COLUMNS = (
@@ -43,7 +43,7 @@ def cost(
         raise ValueError(f"samples is {samples}; expected at least 1, or None for all")
     rule_named(rule)  # before the run, which may take long
     task = build(config_of(run))
-    which, test = _load(task, run, which), task.dataset.test
+    which, test = load_run(task, run, which), task.dataset.test
     part = test if samples is None else test.select(torch.arange(min(samples, len(test))))
     with task.at_work(), tracing(task.model) as tracer:
         found = evaluate(task.model, task.source(part, shuffle=False)(0), task.config.train, prepare=task.prepare)

@@ -33,20 +33,44 @@ def record(run: RunFolder, path: Path, *, published: str = "", tag: str = "measu
     result = run.result().get("eval")
     if result is None:
         raise ValueError(f"{run.path} has no result; finish it with `rheobase train --resume {run.path}`")
-    config = config_of(run)
     row = {
-        **_subject(recipe_of(run), config),
-        "model": config.model,
-        "epochs": result["epochs"],
+        **_row_of_run(run),
         "value": f"{result['test_accuracy']:.4f}",
         "published": published,
         "tag": tag,
-        "parameters": result["parameters"],
         "seconds": f"{result['seconds']:.0f}",
+    }
+    append_row(path, COLUMNS, row)
+
+
+def record_cost(run: RunFolder, path: Path) -> None:
+    """Append what `cost` noted in a run to a CSV file: spikes per neuron, and energy per sample in nJ by its rule.
+
+    Raises:
+        ValueError: the run was not priced or measured yet, or the file has other columns.
+    """
+    cost = run.result().get("cost")
+    if cost is None or "eval" not in run.result():
+        raise ValueError(f"{run.path} was not priced yet; run `rheobase cost {run.path}` after it is measured")
+    for metric, value, tag in (
+        ("spikes_per_neuron", cost["spikes_per_neuron"], "measured"),
+        ("energy_nJ", cost["energy_pJ"] / 1e3, f"counted by the rule {cost['rule']}"),
+    ):
+        row = {**_row_of_run(run), "metric": metric, "value": f"{value:.6g}", "tag": tag}
+        append_row(path, COLUMNS, row)
+
+
+def _row_of_run(run: RunFolder) -> dict[str, object]:
+    """The columns of every row that is measured on a finished run."""
+    config, result = config_of(run), run.result()["eval"]
+    return {
+        **_subject(recipe_of(run), config),
+        "model": config.model,
+        "epochs": result["epochs"],
+        "parameters": result["parameters"],
         **machine(run.env()),
         "date": run.path.name[:8],
     }
-    append_row(path, COLUMNS, row)
 
 
 def record_floors(recipe: str, config: Classification, found: Mapping[str, float], path: Path) -> None:

@@ -34,7 +34,7 @@ def accuracy_table(rows: Iterable[Row], recipes: Sequence[str]) -> str:
     chosen: list[tuple[str, ...]] = []
     grouped: dict[str, list[Row]] = {}
     for row in rows:
-        if row["tag"] != "floor":
+        if row["metric"].endswith("accuracy") and row["tag"] != "floor":
             grouped.setdefault(row["recipe"], []).append(row)
     for pattern in recipes:
         found = [name for name in grouped if fnmatch(name, pattern)]
