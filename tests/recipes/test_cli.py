@@ -1,5 +1,6 @@
 """The command line end to end, on the offline digits with a tiny network."""
 
+import csv
 import json
 import signal
 import subprocess
