@@ -323,29 +323,6 @@ def test_parameter_counts():
     assert count(SlidingPSN(32)) == count(SlidingPSN(32, form="gemm")) == 33
 
 
-@pytest.mark.parametrize(
-    ("make", "neurons"), [(lambda: PSN(32), 7392), (lambda: MaskedPSN(32), 7392), (lambda: SlidingPSN(32), 231)]
-)
-def test_the_net_for_sequential_cifar_has_the_parameters_of_the_paper(make, neurons):
-    """Columns of an image as steps: `[32, B, 3, 32]`; two stages of three convolutions, then two linear layers."""
-    body: list[nn.Module] = []
-    for c_in in (3, 128):
-        for c in (c_in, 128, 128):
-            body += [
-                rb.nn.PerStep(nn.Sequential(nn.Conv1d(c, 128, 3, padding=1, bias=False), nn.BatchNorm1d(128))),
-                make(),
-            ]
-        body.append(rb.nn.PerStep(nn.AvgPool1d(2)))
-    body += [
-        rb.nn.PerStep(nn.Sequential(nn.Flatten(), nn.Linear(1024, 256))),
-        make(),
-        rb.nn.PerStep(nn.Linear(256, 10)),
-    ]
-    net = nn.Sequential(*body)
-    assert sum(p.numel() for p in net.parameters()) == 513_418 + neurons
-    assert net(torch.randn(32, 2, 3, 32)).shape == (32, 2, 10)
-
-
 @pytest.mark.parametrize("epochs", [2, 9, 10, 16, 17, 18, 256])
 def test_masking_grows_over_the_first_eighth(epochs):
     values = [masking(epoch, epochs) for epoch in range(epochs)]

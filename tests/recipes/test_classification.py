@@ -52,7 +52,7 @@ COLUMNS = Classification(
 
 
 def test_columns_of_images_are_the_steps():
-    task = build(replace(COLUMNS, neuron="sliding_psn", neuron_options={"k": 5, "exp_init": False}))
+    task = build(replace(COLUMNS, neuron="sliding_psn", neuron_options=(("k", 5), ("exp_init", False))))
     images = task.train.intensities(slice(0, 3))
     x = task.prepare(images, None)
     assert x.shape == (8, 3, 1, 8)
@@ -74,14 +74,14 @@ def test_the_model_is_told_how_many_steps_it_is_for():
 
 
 def test_options_reach_the_neurons():
-    task = build(replace(COLUMNS, neuron="glif", neuron_options={"shape": "channel", "threshold": 0.4}))
+    task = build(replace(COLUMNS, neuron="glif", neuron_options=(("shape", "channel"), ("threshold", 0.4))))
     made = [module for module in task.model.modules() if isinstance(module, GLIF)]
     assert [module.firing.shape[0] for module in made] == [4] * 6 + [8]
     assert made[0].threshold.mean().item() == pytest.approx(0.4)
     with pytest.raises(ValueError, match="'lif' takes no argument slope; its arguments are tau, threshold"):
-        build(replace(COLUMNS, neuron_options={"slope": 1.0}))
+        build(replace(COLUMNS, neuron_options=(("slope", 1.0),)))
     with pytest.raises(ValueError, match=r"neuron_options is .*; expected none where neuron is None"):
-        Classification(neuron_options={"k": 2})
+        Classification(neuron_options=(("k", 2),))
 
 
 def test_a_part_of_the_training_samples_in_equal_shares():
@@ -99,7 +99,7 @@ def test_what_follows_a_schedule_is_told_of_every_epoch_and_measured_as_it_was(t
     config = replace(
         COLUMNS,
         neuron="masked_psn",
-        neuron_options={"k": 2, "ramp": True},
+        neuron_options=(("k", 2), ("ramp", True)),
         train=TrainConfig(epochs=17, lr=1e-2),
     )
     seen = []

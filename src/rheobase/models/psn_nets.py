@@ -209,6 +209,6 @@ def test_dvs_vgg_snn() -> ConvSNN:
 
 
 @register(image_of(32), reproduces=_SMALL, **_WHOLE)
-def test_imagenet_sew_resnet(T: int) -> ResNet:
+def test_imagenet_sew_net(T: int) -> ResNet:
     """`imagenet_sew_resnet` for 32x32 images."""
     return _lively(imagenet_sew_resnet(18, T, classes=10, width=12))

@@ -61,8 +61,8 @@ class Classification:
         data: name of the data set, see `rheobase list data`.
         model: name of the model, see `rheobase list models`.
         neuron: name of the neuron, see `rheobase list neurons`; None leaves the model's own.
-        neuron_options: what `create_neuron` is given besides, by name; `{"shape": "channel"}` makes the parameters of
-            the neurons one a channel, in a model of `ConvSNN`.
+        neuron_options: pairs of name and value that `create_neuron` is given besides; `("shape", "channel")` makes the
+            parameters of the neurons one a channel, in a model of `ConvSNN`.
         width: channels of the first stage; None leaves the model's own.
         encoder: how an image becomes a sequence, see `rheobase.data.list_encoders`; sequences take "direct" alone.
         T: time steps.
@@ -91,7 +91,7 @@ class Classification:
     data: str = "digits"
     model: str = "ms_resnet20"
     neuron: str | None = None
-    neuron_options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    neuron_options: tuple[tuple[str, int | float | bool | str], ...] = ()
     width: int | None = None
     encoder: str = "direct"
     T: int = 4
@@ -149,7 +149,8 @@ class Classification:
             unknown = given.keys() - {f.name for f in fields(kind)}
             if unknown:
                 raise ValueError(f"config.json has a field {sorted(unknown)[0]!r} that {kind.__name__} does not know")
-        milestones = tuple(nested["train"].get("milestones", ()))  # a list in JSON
+        milestones = tuple(nested["train"].get("milestones", ()))  # lists in JSON
+        values["neuron_options"] = tuple((name, value) for name, value in values.get("neuron_options", ()))
         return cls(
             **values,
             train=TrainConfig(**{**nested["train"], "milestones": milestones}),
