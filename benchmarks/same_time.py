@@ -10,7 +10,7 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from benchmarks import nets
 from benchmarks.conv import Case, check
-from benchmarks.lif import spikingjelly_twin
 from benchmarks.measure import ROOT
-from benchmarks.nets import Kit, Rheobase, SpikingJellyChannelsLast
+from benchmarks.nets import Kit, Rheobase, SpikingJelly
 from benchmarks.peers import PEERS, PeersMissingError, environment
-from rheobase.models import MODELS
+from rheobase.models import create_model
 from rheobase.models.registry import image_of, register
+from rheobase.neurons import IterativeLIF
 from rheobase.recipes import Classification, Task, build, recipe, record, train
 from rheobase.scan.allocator import keep_memory
 from rheobase.train.measure import Forward
@@ -33,6 +33,24 @@ from rheobase.train.measure import Forward
 PEER = "spikingjelly_cifar_conv7"
 WARM, TIMED = 5, 20
 """Steps before the clock starts, and steps that are timed."""
+
+
+class IterativeSpikingJelly(SpikingJelly):
+    """SpikingJelly with the neuron of `rheobase.neurons.IterativeLIF`, which its LIFNode is at these settings."""
+
+    def neuron(self) -> nn.Module:
+        from spikingjelly.activation_based import surrogate
+
+        found: nn.Module = self._neuron.LIFNode(
+            tau=4 / 3,
+            decay_input=False,
+            v_threshold=0.5,
+            v_reset=0.0,
+            surrogate_function=surrogate.Rect(),
+            detach_reset=True,
+            step_mode="m",
+        )
+        return found
 
 
 class Forgetful(nn.Module):
@@ -48,14 +66,15 @@ class Forgetful(nn.Module):
         return y
 
 
-def enter(kit: Kit, build_net: Callable[..., nn.Module] = nets.conv7) -> None:
-    """Register the peer's network under `PEER`, so that a recipe may name it."""
-    if PEER in MODELS:
-        return
+def enter(kit: Kit, width: int = 32) -> None:
+    """Register the peer's network under `PEER`, so that a recipe may name it; it starts at Rheobase's weights."""
 
     def make(in_channels: int = 3, classes: int = nets.CLASSES) -> nn.Module:
-        assert (in_channels, classes) == (3, nets.CLASSES)
-        return Forgetful(kit, build_net(kit))
+        ours = create_model("cifar_conv7", in_channels=in_channels, classes=classes, width=width)
+        theirs = nets.conv7(kit, width)
+        for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True):
+            its.data.copy_(mine.data)
+        return Forgetful(kit, theirs.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     register(image_of(32), name=PEER, reproduces="cifar_conv7 in SpikingJelly")(make)
 
@@ -99,9 +118,9 @@ def main(arguments: Sequence[str]) -> int:
         command = [str(python), "-m", "benchmarks.same_time", *arguments, "--inside"]
         return subprocess.run(command, cwd=ROOT, check=False).returncode
     keep_memory()
-    peer = SpikingJellyChannelsLast()
-    case = Case("cifar_conv7", nets.conv7, (2, 16, 3, 32, 32), 1e-6)
-    agreement = check(case, Rheobase(spikingjelly_twin), peer)
+    peer = IterativeSpikingJelly()
+    case = Case("cifar_conv7", nets.conv7, (2, 16, 3, 32, 32), 1e-5)
+    agreement = check(case, Rheobase(IterativeLIF), peer)
     print(f"at equal weights: {agreement.text}", flush=True)
     if not agreement.holds:
         return 1

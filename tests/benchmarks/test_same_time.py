@@ -5,6 +5,7 @@ from benchmarks.same_time import PEER, enter, seconds_of_an_epoch
 
 from rheobase.data import Dataset, Split
 from rheobase.models import MODELS, create_model
+from rheobase.neurons import IterativeLIF
 from rheobase.recipes import Classification, build, classification, train
 from rheobase.train import TrainConfig
 
@@ -14,13 +15,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def peer():
     """Rheobase in the place of the peer, narrow."""
-    enter(Rheobase(), lambda kit: conv7(kit, width=2))
+    enter(Rheobase(IterativeLIF), width=2)
     yield PEER
     del MODELS[PEER]
 
 
 def test_it_is_the_registered_network():
-    ours, theirs = create_model("cifar_conv7", width=4), conv7(Rheobase(), width=4)
+    ours, theirs = create_model("cifar_conv7", width=4), conv7(Rheobase(IterativeLIF), width=4)
     shapes = [[p.shape for p in model.parameters()] for model in (ours, theirs)]
     assert shapes[0] == shapes[1]
     values = ours.state_dict().values()

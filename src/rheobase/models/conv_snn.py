@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rheobase.models.head import head
 from rheobase.models.registry import image_of, register
-from rheobase.neurons import LIF
+from rheobase.neurons import LIF, IterativeLIF
 from rheobase.nn.fuse import Sequential
 from rheobase.nn.norm import TdBN
 from rheobase.nn.residual import Conv, MakeNeuron, maker_of, neuron_of, threshold_of
@@ -106,8 +106,10 @@ def conv_snn(
     )
 
 
-@register(image_of(32), reproduces="nothing published: what learns CIFAR-10 fast on a CPU; pooling as arXiv:2305.05954")
-def cifar_conv7(in_channels: int = 3, classes: int = 10, width: int = 32, neuron: str | MakeNeuron = LIF) -> ConvSNN:
+@register(image_of(32), reproduces="nothing published: it learns fast on a CPU")
+def cifar_conv7(
+    in_channels: int = 3, classes: int = 10, width: int = 32, neuron: str | MakeNeuron = IterativeLIF
+) -> ConvSNN:
     """Seven 3x3 convolutions for 32x32 images, the second, fourth and sixth of them max-pooled before their norm.
 
     Channels are 1, 2, 2, 4, 4, 8 and 8 times `width`; the last map, 4x4, is averaged before the linear layer.

@@ -61,3 +61,32 @@ def cifar100_tdbn_resnet19() -> Classification:
     Command: `rheobase train cifar100-tdbn-resnet19 --download`
     """
     return _tdbn_resnet19("cifar100")
+
+
+@register
+def cifar10_half_hour() -> Classification:
+    """Seven convolutions on CIFAR-10 (JPEG-75), two steps: what half an hour of two cores gives.
+
+    Neuron and norm: arXiv:2112.08954; pooling before the norm: arXiv:2305.05954. The network and its settings are chosen
+    here, on held-out training images alone. Not measured yet. Command: `rheobase train cifar10-half-hour`
+    """
+    return Classification(
+        data="cifar10_jpeg",
+        model="cifar_conv7",
+        T=2,
+        batch_size=125,
+        validation=0.02,
+        measured="last",
+        threads=2,
+        augment=Augment(flip=0.5, crop=2, padding="reflect"),
+        train=TrainConfig(
+            epochs=16,
+            optimizer="sgd",
+            lr=0.1,
+            weight_decay=5e-4,
+            warmup_epochs=3,
+            label_smoothing=0.1,
+            autocast="bf16",
+            checkpoint_every_steps=100,
+        ),
+    )
