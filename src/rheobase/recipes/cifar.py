@@ -80,11 +80,11 @@ def cifar10_half_hour() -> Classification:
         threads=2,
         augment=Augment(flip=0.5, crop=2, padding="reflect"),
         train=TrainConfig(
-            epochs=16,
+            epochs=10,
             optimizer="sgd",
             lr=0.1,
             weight_decay=5e-4,
-            warmup_epochs=3,
+            warmup_epochs=2,
             label_smoothing=0.1,
             autocast="bf16",
             checkpoint_every_steps=100,
