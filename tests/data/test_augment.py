@@ -211,7 +211,8 @@ def test_torchvision_is_asked_for_by_the_name_of_its_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torchvision.transforms", None)
     _policy.cache_clear()
     with pytest.raises(ValueError, match=r"needs torchvision.*pip install 'rheobase\[vision\]'"):
-        Augment(auto="trivial").check((3, 32, 32))
+        Augment(auto="trivial").check_installed()
+    Augment(auto="trivial").check((3, 32, 32))
 
 
 @pytest.mark.parametrize("auto", ["autoaugment-cifar10", "autoaugment-imagenet", "randaugment", "trivial"])
@@ -237,3 +238,18 @@ def test_policies_of_torchvision(auto, channels, y):
 
 def test_frozen_and_plain_for_json():
     assert Augment(**asdict(ALL)) == ALL
+
+
+def test_erased_bytes_become_the_fill_as_bytes(y):
+    x = torch.full((B, 3, 8, 8), 255, dtype=torch.uint8)
+    erased, _ = Augment(erasing=1.0)(x, y, classes=4, fill=(0.5, 0.2, 0.0))
+    assert [sorted(erased[:, c].unique().tolist()) for c in range(3)] == [[128, 255], [51, 255], [0, 255]]
+
+
+def test_mixing_keeps_double_precision(y):
+    x = torch.rand(B, 3, 4, 4, dtype=torch.float64)
+    mixed, soft = Augment(mixup=1.0)(x, y, classes=4)
+    share = (mixed - x.roll(1, 0)) / (x - x.roll(1, 0))
+    assert mixed.dtype == torch.float64
+    torch.testing.assert_close(share, share.flatten()[:1].expand(share.numel()).view_as(share), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(soft.sum(1), torch.ones(B))

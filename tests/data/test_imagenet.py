@@ -145,6 +145,20 @@ def test_damaged_pictures_are_one_error(root):
             folder.centre_crop(0)
 
 
+def test_pictures_that_are_no_bytes_or_not_there_are_told_apart(root):
+    from PIL import Image
+
+    folder = load("imagenet", root=root).train
+    path = folder.folder / folder.names[0]
+    deep = Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64))
+    deep.save(path, format="PNG")
+    with pytest.raises(ValueError, match=r"not a whole picture of bytes \(its pixels are I;16"):
+        folder.centre_crop(0)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        folder.centre_crop(0)
+
+
 def flatten(root, truth=(2, 1, 1, 2)):
     """The layout of the original archive: no class folders, and the devkit's table."""
     from scipy.io import savemat

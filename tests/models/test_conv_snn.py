@@ -34,5 +34,21 @@ def test_learns_which_half_moves():
 def test_no_layer_or_no_neuron_raises():
     with pytest.raises(ValueError, match="the plan has no layer"):
         ConvSNN([], 2, 10, 1, "lif")
+    with pytest.raises(ValueError, match="a layer of the plan ends in 'average'; expected 'max' or nothing"):
+        ConvSNN([(8, 3, 1, "average")], 2, 10, 1, "lif")
+    with pytest.raises(ValueError, match="kernel is 4; expected an odd side"):
+        ConvSNN([(8, 4, 1)], 2, 10, 1, "lif")
     with pytest.raises(ValueError, match="liff"):
         create_model("conv_snn", neuron="liff")
+
+
+def test_seven_convolutions_pool_three_times_before_the_norm():
+    model, sides = create_model("cifar_conv7", width=2), []
+    for layer in model.blocks():
+        layer.register_forward_hook(lambda _, __, y: sides.append((y.shape[2], y.shape[3])))
+    assert model(torch.rand(2, 2, 3, 32, 32)).shape == (2, 2, 10)
+    assert sides == [(2, 32), (4, 16), (4, 16), (8, 8), (8, 8), (16, 4), (16, 4)]
+    kinds = [[type(part).__name__ for part in layer] for layer in model.blocks()]
+    assert kinds[0] == kinds[2] == ["Conv", "TdBN", "IterativeLIF"]
+    assert kinds[1] == ["Conv", "PerStep", "TdBN", "IterativeLIF"]
+    assert [m.binary_input for m in model.modules() if isinstance(m, Conv2d)] == [False] + [True] * 6

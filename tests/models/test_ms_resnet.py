@@ -3,7 +3,16 @@ import torch
 from torch import nn
 
 import rheobase as rb
-from rheobase.models import MODELS, ResNet, cifar_resnet, create_model, imagenet_ms_resnet, list_models, plain_stack
+from rheobase.models import (
+    MODELS,
+    ResNet,
+    Stem,
+    cifar_resnet,
+    create_model,
+    imagenet_ms_resnet,
+    list_models,
+    plain_stack,
+)
 from rheobase.neurons import IF, LIF, PLIF, IterativeLIF, Neuron
 from rheobase.nn.norm import TdBN, fold_all
 from rheobase.nn.residual import BLOCKS, Conv, Residual
@@ -98,6 +107,13 @@ def test_pooled_shortcuts_average():
         assert torch.allclose(block.shortcut(x), expected, atol=1e-6)
     with pytest.raises(ValueError, match="pooled shortcuts are for 'ms' blocks; got block 'sew'"):
         ResNet("sew", [(4, 2)], 3, 10, 1, IterativeLIF, None, pool_shortcut=True)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 8])
+def test_pooled_shortcuts_fit_odd_maps(side):
+    block = BLOCKS["ms"](3, 5, 2, IterativeLIF, pool_shortcut=True)
+    x = torch.randn(2, 3, 3, side, side)
+    assert block(x).shape == block.shortcut(x).shape == (2, 3, 5, -(-side // 2), -(-side // 2))
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -297,3 +313,8 @@ def test_compiled_and_exported_equal_eager(name):
     torch.testing.assert_close(other.state_dict(), model.state_dict())
     exported = torch.export.export(model.eval(), (x,))
     assert torch.equal(exported.module()(x), model(x))
+
+
+def test_a_stem_pools_as_it_says():
+    with pytest.raises(ValueError, match="the stem's pool is 'maximum'; expected 'max', 'average' or None"):
+        ResNet("ms", [(4, 1)], 3, 10, 1, IterativeLIF, None, stem=Stem(((4, 3, 1),), pool="maximum"))

@@ -2,11 +2,13 @@ import pytest
 import torch
 
 from rheobase.models import TransformerBlock, create_model, qkformer
-from rheobase.models.qkformer import CIFAR, IMAGENET
+from rheobase.models.qkformer import CIFAR, IMAGENET, Layout
 from rheobase.nn import SelfAttention, TokenAttention
 from rheobase.nn.residual import Conv
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+TWICE = Layout(False, ((False,), (True, True), (False, True)), (1, 1))
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,7 @@ def test_parameters(name, count, published):
 
 @pytest.mark.parametrize(
     ("layout", "depth", "side", "sizes"),
-    [(IMAGENET, 10, 64, (16, 8, 4)), (CIFAR, 4, 32, (32, 16, 8))],
+    [(IMAGENET, 10, 64, (16, 8, 4)), (CIFAR, 4, 32, (32, 16, 8)), (TWICE, 4, 32, (32, 8, 4))],
 )
 def test_stages(layout, depth, side, sizes):
     model, seen = qkformer(depth, 16, 2, layout), []

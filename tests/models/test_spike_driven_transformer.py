@@ -56,6 +56,8 @@ def test_convolutions_start_small():
 
 
 def test_wrong_arguments():
+    with pytest.raises(ValueError, match=r"pools are \(True, True, True\); expected four"):
+        spike_driven_transformer(pools=(True, True, True))
     with pytest.raises(ValueError, match="depth is 0 and width 512; expected at least one block"):
         spike_driven_transformer(0)
     with pytest.raises(ValueError, match=r"width 12; expected .* a multiple of 8"):

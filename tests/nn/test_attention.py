@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rheobase.neurons import IF, LIF, PSN
+from rheobase.neurons import GLIF, IF, LIF, PSN, SlidingPSN
 from rheobase.nn import ATTENTIONS, SelfAttention, attend
 from rheobase.nn.attention import halved
 from rheobase.nn.values import emits
@@ -115,7 +115,11 @@ def test_half_the_threshold():
     learned = halved(lambda: IF(nn.Parameter(torch.tensor(0.8))))
     assert isinstance(learned.threshold, nn.Parameter)
     assert learned.threshold.item() == pytest.approx(0.4)
-    assert torch.equal(halved(lambda: PSN(T=3)).threshold, PSN(T=3).threshold)
+    for made in (halved(lambda: PSN(T=3)), halved(SlidingPSN), halved(GLIF)):
+        assert torch.allclose(made.threshold, torch.full_like(made.threshold, 0.25 if isinstance(made, GLIF) else 0.5))
+    shared = torch.tensor(1.0)
+    assert [halved(lambda: LIF(threshold=shared)).threshold.item() for _ in range(2)] == [0.5, 0.5]
+    assert shared.item() == 1
     assert isinstance(halved(nn.ReLU), nn.ReLU)
 
 

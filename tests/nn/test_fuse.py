@@ -207,3 +207,10 @@ def test_a_subclass_is_left_alone():
         pass
 
     assert type(rb.fuse(Mine(TdBN(3), LIF()))) is Mine
+
+
+def test_a_shortcut_of_another_shape_is_refused():
+    """Sums would be broadcast."""
+    block = Residual(nn.Sequential(PerStep(nn.Conv2d(2, 2, 3, 2, 1))), PerStep(nn.AvgPool2d(2)), nn.Identity(), "real")
+    with pytest.raises(ValueError, match=r"puts out \(2, 1, 2, 2, 2\) but the shortcut \(2, 1, 2, 1, 1\)"):
+        block(torch.randn(2, 1, 2, 3, 3))

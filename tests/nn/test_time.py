@@ -198,3 +198,12 @@ def test_modules_with_a_schedule_are_told_of_an_epoch():
         assert delay.sigma == pytest.approx(rb.nn.delay_sigma(epoch, 17, 9))
     with pytest.raises(ValueError, match="epoch is 3; expected 0 to 2 of 3"):
         rb.nn.begin_epoch(model, 3, 3)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_chunk_of_no_steps_is_refused(exact):
+    with (
+        rb.stream(torch.nn.Identity(), exact=exact) as run,
+        pytest.raises(ValueError, match=r"the chunk has shape \(0, 2, 3\); expected \[T, B, ...\] with T >= 1"),
+    ):
+        run(torch.zeros(0, 2, 3))

@@ -28,11 +28,14 @@ SOUNDS = (torch.rand(3, 19, 12, generator=torch.Generator().manual_seed(2), dtyp
 LABELS = torch.arange(19) % 5
 
 
-def source(x, axis, size):
+SOFT = nn.functional.one_hot(LABELS, 10).double() * 0.7 + nn.functional.one_hot(LABELS.roll(1), 10) * 0.3
+
+
+def source(x, axis, size, labels=LABELS):
     """Batches of 19 samples: those of 8 leave an odd one of 3, those of 6 one that is smaller than two processes."""
     order = [torch.randperm(19, generator=torch.Generator().manual_seed(epoch)) for epoch in range(2)]
     return Batches(
-        lambda epoch: [(x.index_select(axis, index), LABELS[index]) for index in order[epoch].split(size)],
+        lambda epoch: [(x.index_select(axis, index), labels[index]) for index in order[epoch].split(size)],
         -(-19 // size),
     )
 
@@ -62,9 +65,9 @@ class Unfused(nn.Module):
             return self.model(x)
 
 
-def trained(root, model, x, axis, size, config=CONFIG, **options):
+def trained(root, model, x, axis, size, config=CONFIG, labels=LABELS, **options):
     """Loss curve and final weights of a training."""
-    batches = source(x, axis, size)
+    batches = source(x, axis, size, labels)
     losses = []
     fit(model, batches, batches, config, run_of(root), on_epoch=losses.append, **options)
     found = evaluate(model, batches(0), config, prepare=options.get("prepare"), together=True)
@@ -87,15 +90,16 @@ def trainings(root):
     """By name: a function that trains."""
     tet, bits = replace(CONFIG, loss="tet"), replace(CONFIG, memory="bits")
 
-    def resnet(name, x, size, prepare, config=CONFIG, model=None):
+    def resnet(name, x, size, prepare, config=CONFIG, model=None, labels=LABELS):
         model = build("test_ms_resnet") if model is None else model
-        return trained(root / name, model, x, 0, size, config, prepare=prepare)
+        return trained(root / name, model, x, 0, size, config, labels, prepare=prepare)
 
     return {
         "resnet": lambda: resnet("resnet", IMAGES, 8, still),
         "bits": lambda: resnet("bits", IMAGES, 8, moving, bits),
         "unfused": lambda: resnet("unfused", IMAGES, 8, still, model=Unfused()),
         "small": lambda: resnet("small", IMAGES, 6, still),
+        "soft": lambda: resnet("soft", IMAGES, 8, still, labels=SOFT),
         "float": lambda: resnet("float", IMAGES.float(), 8, moving, model=build("test_ms_resnet").float()),
         "dense": lambda: trained(root / "dense", build("test_recurrent_snn"), SOUNDS, 1, 8, tet),
     }

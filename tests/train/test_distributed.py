@@ -49,7 +49,7 @@ def compared(tmp_path_factory):
     return report("compare", tmp_path_factory.mktemp("compare"))
 
 
-@pytest.mark.parametrize("training", ["resnet", "bits", "unfused", "dense", "small"])
+@pytest.mark.parametrize("training", ["resnet", "bits", "unfused", "dense", "small", "soft"])
 def test_two_processes_train_as_one(compared, training):
     """Losses, accuracies, rates of every epoch and all weights and running statistics, in fp64."""
     assert compared[training] < 1e-9

@@ -103,7 +103,7 @@ class Augment:
         """Do nothing if samples of this shape, `[C, H, W]` or `[T, C, H, W]`, can be augmented so.
 
         Raises:
-            ValueError: they cannot; or `auto` needs torchvision, and it is not installed.
+            ValueError: they cannot.
         """
         spatial = [name for name in ("flip", "crop", "erasing", "cutmix") if getattr(self, name)]
         if spatial and len(shape) < 3:
@@ -113,9 +113,16 @@ class Augment:
                 f"Augment: crop is {self.crop}, but {list(shape)} can be reflected by {min(shape[-2:]) - 1} pixels at "
                 'most; take less, or padding="zero"'
             )
+        if self.auto is not None and (len(shape) != 3 or shape[0] not in (1, 3)):
+            raise ValueError(f"Augment: auto={self.auto!r} needs images of 1 or 3 channels; got {list(shape)}")
+
+    def check_installed(self) -> None:
+        """Do nothing if what `auto` needs is installed.
+
+        Raises:
+            ValueError: it needs torchvision, which is not installed or does not fit torch.
+        """
         if self.auto is not None:
-            if len(shape) != 3 or shape[0] not in (1, 3):
-                raise ValueError(f"Augment: auto={self.auto!r} needs images of 1 or 3 channels; got {list(shape)}")
             _policy(self.auto, self.operations, self.magnitude)
 
     def __call__(
@@ -140,14 +147,14 @@ class Augment:
             seed: of the training.
             epoch: number of the epoch.
             batch: number of the batch in its epoch.
-            fill: what erased parts become, for each channel: the mean of the data, which is 0 once standardised. None
-                is 0.
+            fill: intensity that erased parts become, for each channel: the mean of the data, which is 0 once
+                standardised. None is 0.
 
         Returns:
             x, and labels: soft targets `[B, K]` in epochs in which batches are mixed, else y as it was.
 
         Raises:
-            ValueError: as `check`; seed, epoch or batch outside [0, 2**32).
+            ValueError: as `check` and `check_installed`; seed, epoch or batch outside [0, 2**32).
         """
         self.check(tuple(x.shape[1:]))
         random = random_of("Augment", seed=seed, epoch=epoch, batch=batch, stream=_STREAM)
@@ -200,7 +207,9 @@ class Augment:
         top = np.floor(random.random_sample(B) * (H - height + 1))
         left = np.floor(random.random_sample(B) * (W - width + 1))
         inside = _boxes(top, left, top + height, left + width, (H, W)).to(x.device)
-        new = torch.zeros((), dtype=x.dtype, device=x.device) if fill is None else x.new_tensor(fill).view(-1, 1, 1)
+        level = 1 if x.is_floating_point() else _BYTE_LEVELS
+        new = torch.tensor([level * value for value in fill or (0.0,)], dtype=torch.float64, device=x.device)
+        new = (new if x.is_floating_point() else new.round()).to(x.dtype).view(-1, 1, 1)
         return torch.where(inside.view(B, *[1] * (x.ndim - 3), H, W), new, x)
 
     def _mix(
@@ -222,7 +231,8 @@ class Augment:
             x = torch.where(inside[0], partner, x)
             share = 1 - float((bottom - top) * (right - left)) / (H * W)
         else:
-            mixed = torch.lerp(partner.float(), x.float(), share)
+            wide = torch.promote_types(x.dtype, torch.float32)
+            mixed = torch.lerp(partner.to(wide), x.to(wide), share)
             x = mixed.to(x.dtype) if x.is_floating_point() else mixed.round().to(x.dtype)
         return x, share * y + (1 - share) * y.roll(1, 0)
 

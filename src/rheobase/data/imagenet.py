@@ -138,9 +138,13 @@ class ImageFolder:
         path = self.folder / self.names[k]
         try:
             with Image.open(path) as image:
+                if image.mode[0] in "IF":
+                    raise ValueError(f"its pixels are {image.mode}, not bytes, and would be clipped; convert it")
                 return image.convert("RGB")
+        except (FileNotFoundError, PermissionError):
+            raise
         except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{path}: not a whole picture ({error}); delete it and unpack it again") from error
+            raise ValueError(f"{path}: not a whole picture of bytes ({error}); unpack it again") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,9 +26,9 @@ class ConvSNN(nn.Module):
     """Layers of convolution, norm and neuron, average pooling, linear layers: `[T, B, C, H, W]` to `[T, B, K]`.
 
     Args:
-        plan: output channels, side of the kernel (odd) and stride of each layer; a fourth value "max" keeps the largest
-            of each 2x2 pixels (pairs, if there is one axis) between convolution and norm (arXiv:2305.05954). "pool"
-            averages such squares.
+        plan: output channels, side of the kernel (odd) and stride of each layer. A fourth value "max" keeps the largest
+            of each 2x2 pixels (pairs, if there is one axis) between convolution and norm; arXiv:2305.05954 has it
+            behind the norm, which has four times as much to do there. "pool" averages such squares.
         in_channels: C.
         classes: K.
         pooled: side of the map that is left before the linear layers.
@@ -61,6 +61,9 @@ class ConvSNN(nn.Module):
         super().__init__()
         if not plan:
             raise ValueError("ConvSNN: the plan has no layer; expected at least one (channels, kernel, stride)")
+        for layer in plan:
+            if len(layer) == 4 and layer not in ("pool", (*layer[:3], "max")):
+                raise ValueError(f"ConvSNN: a layer of the plan ends in {layer[3]!r}; expected 'max' or nothing")
         make = maker_of(neuron)
         self.body = nn.Sequential()
         c_in = in_channels
@@ -72,7 +75,7 @@ class ConvSNN(nn.Module):
                 c_out, kernel, stride = layer[:3]
                 cell = neuron_of(make, c_out, axes)
                 block = Sequential(Conv(c_in, c_out, kernel, reads, stride, bias, axes))
-                if layer[3:]:
+                if len(layer) == 4:
                     block.append(PerStep(_LARGEST[axes](2)))
                 block.extend([TdBN(c_out, threshold_of(cell), init=gain), cell])
                 self.body.append(block)

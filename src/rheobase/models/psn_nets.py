@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rheobase.models.conv_snn import ConvSNN, Layer
-from rheobase.models.registry import image_of, register
+from rheobase.models.registry import MODELS, image_of, register
 from rheobase.models.resnet import IMAGENET_BLOCKS, IMAGENET_WIDTHS, ResNet, Stem, stages
 from rheobase.neurons import PSN, SlidingPSN
 from rheobase.nn.embedding import TemporalEmbedding
@@ -131,7 +131,8 @@ def dvs_vgg_snn(
     causal=False,
     any_T=False,
     streamable=False,
-    reproduces=f"{SOURCE}; SEW-ResNet (ADD) of arXiv:2102.04159. There the weights start from a trained ReLU ResNet",
+    reproduces=f"{SOURCE}; SEW-ResNet (ADD) of arXiv:2102.04159. There the weights start from a trained ReLU "
+    "ResNet, or convolutions by Kaiming's rule over outputs",
 )
 def imagenet_sew_resnet(
     depth: int = 18,
@@ -176,9 +177,12 @@ def imagenet_sew_resnet(
 _WHOLE: dict[str, Any] = {"causal": False, "any_T": False, "streamable": False}
 _SMALL = "nothing: it is small, for tests"
 for _depth in (18, 34):
-    register(image_of(224), name=f"imagenet_sew_resnet{_depth}", reproduces=SOURCE, **_WHOLE)(
-        partial(imagenet_sew_resnet, _depth)
-    )
+    register(
+        image_of(224),
+        name=f"imagenet_sew_resnet{_depth}",
+        reproduces=MODELS["imagenet_sew_resnet"].reproduces,
+        **_WHOLE,
+    )(partial(imagenet_sew_resnet, _depth))
 
 
 def _lively(model: Net) -> Net:

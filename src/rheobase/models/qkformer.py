@@ -55,7 +55,7 @@ def _embedding(c_in: int, c_out: int, pools: tuple[bool, ...], neuron: MakeNeuro
     """3x3 convolutions in a row, and a 1x1 convolution on the shortcut; pooling is before the neurons."""
     branch = convolutions(c_in, (c_out,) * len(pools), pools, neuron, reads, pool_first=True)
     cell = neuron()
-    conv = Conv(c_in, c_out, 1, reads, 2 if any(pools) else 1)
+    conv = Conv(c_in, c_out, 1, reads, 2 ** sum(pools))
     shortcut = Sequential(OrderedDict[str, nn.Module](conv=conv, norm=TdBN(c_out), neuron=cell))
     return Residual(branch, shortcut, nn.Identity(), added(emits(branch), emits(cell)))
 

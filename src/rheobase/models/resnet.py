@@ -79,6 +79,8 @@ class ResNet(nn.Module):
             raise ValueError(f"there is no residual block {block!r}; expected one of {', '.join(BLOCKS)}")
         if pool_shortcut and block != "ms":
             raise ValueError(f"pooled shortcuts are for 'ms' blocks; got block {block!r}")
+        if stem is not None and stem.pool not in (None, "max", "average"):
+            raise ValueError(f"the stem's pool is {stem.pool!r}; expected 'max', 'average' or None")
         make, make_block = maker_of(neuron), BLOCKS[block] if isinstance(block, str) else block
         outer = make()
         stem = stem or Stem(((plan[0][0], 3, 1),))

@@ -10,6 +10,7 @@ from rheobase.nn.residual import MakeNeuron, vanilla_bottleneck
 SOURCE = "arXiv:2011.05280; thresholds of 0.5, at which the norm is close to an isometry"
 
 _IMAGENET_DEPTHS = (18, 34, 50)
+_IMAGENET = f"{SOURCE}; the stem of arXiv:1512.03385, its pooling after the neuron"
 
 stbp_lif = partial(IterativeLIF, detach_reset=False)
 """The neuron of the paper: gradients pass through its reset."""
@@ -63,7 +64,7 @@ def tdbn_resnet18(
     return ResNet("vanilla", plan, in_channels, classes, 1, neuron, None)
 
 
-@register(image_of(224), reproduces=f"{SOURCE}; the stem of arXiv:1512.03385, its pooling after the neuron")
+@register(image_of(224), reproduces=_IMAGENET)
 def imagenet_tdbn_resnet(
     depth: int = 34, in_channels: int = 3, classes: int = 1000, width: int = 64, neuron: str | MakeNeuron = stbp_lif
 ) -> ResNet:
@@ -84,7 +85,7 @@ def imagenet_tdbn_resnet(
 
 
 for _depth in _IMAGENET_DEPTHS:
-    register(image_of(224), name=f"imagenet_tdbn_resnet{_depth}", reproduces=SOURCE, tiny="test_vanilla_resnet")(
+    register(image_of(224), name=f"imagenet_tdbn_resnet{_depth}", reproduces=_IMAGENET, tiny="test_vanilla_resnet")(
         partial(imagenet_tdbn_resnet, _depth)
     )
 register(image_of(8), name="test_tdbn_resnet19", reproduces="nothing: it is small, for tests")(

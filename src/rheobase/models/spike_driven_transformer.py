@@ -30,7 +30,7 @@ from rheobase.nn.values import emits
 
 SOURCE = (
     "arXiv:2307.01694 and its official code; no stochastic depth, which that code does not call, no unused convolution "
-    "over heads, and no max-pooling in the attention to events"
+    "over heads, and no max-pooling in the attention to events; the linear layer starts as Spikingformer's"
 )
 
 
@@ -60,6 +60,8 @@ def spike_driven_transformer(
     Raises:
         ValueError: no block; a width that is not a multiple of 8; no such neuron.
     """
+    if len(pools) != 4:
+        raise ValueError(f"spike_driven_transformer: pools are {pools}; expected four, one for each narrow convolution")
     if depth < 1 or width < 8 or width % 8:
         raise ValueError(
             f"spike_driven_transformer: depth is {depth} and width {width}; expected at least one block and a multiple "

@@ -112,6 +112,11 @@ class GLIF(Neuron):
         r"""The threshold $\vartheta$, the sigmoid of the parameter `firing`."""
         return torch.sigmoid(self.get_parameter("firing"))
 
+    @threshold.setter
+    def threshold(self, value: Tensor) -> None:
+        with torch.no_grad():
+            self.get_parameter("firing").copy_(torch.logit(value))
+
     def membrane(self, x: float, t: int) -> float:
         r"""$b(1 - a^t)/(1 - a)$ with $a = 1 - \alpha(1 - d)$ and b the input less the linear leak."""
         alpha, beta, d, leak, g = (

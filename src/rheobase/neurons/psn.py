@@ -143,6 +143,11 @@ class PSN(Neuron):
         r"""The thresholds $\vartheta = -b$ of the steps, `[T]`."""
         return -self.bias
 
+    @threshold.setter
+    def threshold(self, value: Tensor) -> None:
+        with torch.no_grad():
+            self.bias.copy_(-value)
+
     def sequence(self, x: Any, state: tuple[Tensor, ...] | None) -> tuple[Any, tuple[Tensor, ...]]:
         """Spikes `[T, B, ...]` of the whole sequence x `[T, B, ...]`; there is no state.
 
@@ -350,6 +355,11 @@ class SlidingPSN(Neuron):
         self.weight = nn.Parameter(2.0 ** torch.arange(1.0 - k, 1) if exp_init else _uniform(k))
         self.bias = nn.Parameter(torch.tensor(-1.0))
 
+    @property
+    def taps(self) -> int:
+        """Products of an input and a weight at every step, where no matrix product computes them."""
+        return self.k if self.form == "conv" else 0
+
     def __getattr__(self, name: str) -> Any:
         """`w0` to `w{k-1}`, what the step of the conv form calls the entries of `weight`."""
         if name[:1] == "w" and name[1:].isdecimal() and int(name[1:]) < self.k:
@@ -360,6 +370,11 @@ class SlidingPSN(Neuron):
     def threshold(self) -> Tensor:
         r"""The threshold $\vartheta = -b$."""
         return -self.bias
+
+    @threshold.setter
+    def threshold(self, value: Tensor) -> None:
+        with torch.no_grad():
+            self.bias.copy_(-value)
 
     def sequence(self, x: Any, state: tuple[Tensor, ...] | None) -> tuple[Any, tuple[Tensor, ...]]:
         """Spikes of x `[T, B, ...]` after the k-1 inputs in `state`, each `[B, ...]` (None: zero).

@@ -16,7 +16,6 @@ Source: arXiv:2209.15425 (ssa), arXiv:2307.01694 (sdsa), arXiv:2403.16552 (qkta,
 from collections import OrderedDict
 from typing import Any, Literal, cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -68,15 +67,16 @@ def attend(
 
 
 def halved(neuron: MakeNeuron) -> nn.Module:
-    """A neuron with half the threshold. One whose threshold is not a number or tensor of its own keeps it."""
-    made = neuron()
-    threshold = (vars(made) | made._parameters | made._buffers).get("threshold")
-    if isinstance(threshold, Tensor):
-        with torch.no_grad():
-            threshold.mul_(0.5)
+    """A neuron with half the threshold, which is its own from then on; one without a threshold stays as it is."""
+    made: Any = neuron()
+    threshold = getattr(made, "threshold", None)
+    if isinstance(threshold, nn.Parameter):
+        made.threshold = nn.Parameter(threshold.detach() * 0.5)
+    elif isinstance(threshold, Tensor):
+        made.threshold = threshold.detach() * 0.5
     elif threshold is not None:
-        cast(Any, made).threshold = threshold / 2
-    return made
+        made.threshold = threshold / 2
+    return cast(nn.Module, made)
 
 
 class Attention(nn.Module):

@@ -46,7 +46,12 @@ def run_with_sum(branch: nn.Module, x: Any, summand: Tensor, after: nn.Module) -
     y = branch.waiting(x) if isinstance(branch, Sequential) and not _watched(branch) else branch(x)
     if isinstance(y, Normed) and y.plus is None and (y.x.shape, y.x.dtype) == (summand.shape, summand.dtype):
         return settled(run(after, replace(y, plus=summand)))
-    return after(settled(y) + summand)
+    y = settled(y)
+    if y.shape != summand.shape:
+        raise ValueError(
+            f"the branch puts out {tuple(y.shape)} but the shortcut {tuple(summand.shape)}; make them equal"
+        )
+    return after(y + summand)
 
 
 class Sequential(nn.Sequential):

@@ -64,11 +64,16 @@ class Conv(PerStep):
         stride: of the convolution.
         bias: whether it has one.
         axes: of space, 1 or 2.
+
+    Raises:
+        ValueError: an even kernel, which half of itself would not centre.
     """
 
     def __init__(
         self, c_in: int, c_out: int, kernel: int, reads: Values, stride: int = 1, bias: bool = False, axes: int = 2
     ) -> None:
+        if kernel % 2 == 0:
+            raise ValueError(f"Conv: kernel is {kernel}; expected an odd side")
         layer = {1: Conv1d, 2: Conv2d}[axes]
         super().__init__(layer(c_in, c_out, kernel, stride, kernel // 2, bias=bias, binary_input=reads == "binary"))
         self.reads: Values = reads
@@ -247,7 +252,7 @@ def _shortcut(
         return nn.Identity()
     layers = OrderedDict[str, nn.Module]()
     if pool and stride > 1:
-        layers["pool"] = PerStep(nn.AvgPool2d(stride))
+        layers["pool"] = PerStep(nn.AvgPool2d(stride, ceil_mode=True))
         reads, stride = "real", 1
     layers.update(conv=Conv(c_in, c_out, 1, reads, stride), norm=TdBN(c_out, threshold, alpha))
     if neuron is not None:

@@ -82,7 +82,13 @@ class Stream:
         self.model, self.state, self.exact = model, dict(state or {}), exact
 
     def __call__(self, chunk: Tensor) -> Any:
-        """Run the next chunk `[T, B, ...]` and keep the state after it."""
+        """Run the next chunk `[T, B, ...]` and keep the state after it.
+
+        Raises:
+            ValueError: a chunk of no steps.
+        """
+        if not len(chunk):
+            raise ValueError(f"stream: the chunk has shape {tuple(chunk.shape)}; expected [T, B, ...] with T >= 1")
         if not self.exact:
             y, self.state = call(self.model, chunk, self.state)
             return y

@@ -113,6 +113,7 @@ class Classification:
         get_encoder(self.encoder)
         for name, fine, expected in (
             ("T", self.T >= 1, "at least 1"),
+            ("size", self.size is None or self.size >= 1, "at least 1, or None"),
             ("test_size", self.test_size is None or self.test_size >= 1, "at least 1, or None"),
             (
                 "test_resize",
@@ -339,6 +340,8 @@ def train(
     Returns:
         the run folder and its result: see `measure`.
     """
+    if config.augment is not None:
+        config.augment.check_installed()
     processes = Processes.current()
     new_run = partial(RunFolder.create, runs, recipe, {"recipe": recipe, **asdict(config)})
     if is_cross_validated(config):

@@ -33,7 +33,7 @@ def imagenet_ms_resnet18() -> Classification:
     """MS-ResNet-18 on ImageNet, six steps: random crops and AutoAugment, no mirroring; 125 epochs of SGD.
 
     Source: Hu et al. 2024, arXiv:2112.08954, settings of its code. Claim: 63.10 % top-1. Departures: the cosine falls
-    at every step, not every epoch; norms see the whole batch of one device; 1 % of the training pictures is held out.
+    at every step, not every epoch; 1 % of the training pictures is held out.
     Not measured here: needs ImageNet and GPUs. Command: `rheobase train imagenet-ms-resnet18`
     """
     return _ms_resnet(18, 6)

@@ -13,7 +13,7 @@ generators of its own, seeded from (seed, epoch, batch, process) at every step. 
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
@@ -22,7 +22,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from rheobase.nn.norm import synchronise
+from rheobase.nn.norm import TdBN, synchronise
 from rheobase.train.checkpoint import (
     Checkpoint,
     Which,
@@ -322,12 +322,16 @@ class _Training:
         key = (self.progress.epoch, self.progress.batch, *self.processes.key)
         sums = Sums()
         seed = seed_of(self.config.seed, *key, "modules")
-        with self.processes.own_random(seed), _together(self.model, self.processes.count > 1 and not part.whole):
+        with self.processes.own_random(seed), self._norms_of(part):
             outcome = self.forward(part.batch, where, *key)
             torch.autograd.backward(outcome.loss if part.share == 1 else outcome.loss * part.share)
         if part.share:
             sums.add(outcome)
         return sums.of_all(self.processes, self.forward.device)
+
+    def _norms_of(self, part: Part) -> AbstractContextManager[None]:
+        """Inside, norms take their statistics over all processes, where each has a part of the batch."""
+        return nullcontext() if self.processes.count == 1 else _together(self.model, not part.whole)
 
     def _close_epoch(self, measured: Sums) -> None:
         """Count the epoch as done, note whether it is the best so far, and save."""
@@ -374,14 +378,14 @@ class _Training:
 
 @contextmanager
 def _together(model: nn.Module, on: bool) -> Iterator[None]:
-    """Inside, norms take their statistics over all processes, if `on`."""
-    if on:
-        synchronise(model)
+    """Inside, norms take their statistics over all processes, if `on`, else of this one; then as before."""
+    before = [(module, module.synchronised) for module in model.modules() if isinstance(module, TdBN)]
+    synchronise(model, on)
     try:
         yield
     finally:
-        if on:
-            synchronise(model, on=False)
+        for module, synchronised in before:
+            module.synchronised = synchronised
 
 
 def _check_source(name: str, source: Any) -> None:

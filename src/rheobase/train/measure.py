@@ -14,7 +14,7 @@ from rheobase.nn.memory import memory
 from rheobase.nn.readout import read_out
 from rheobase.train.config import TrainConfig
 from rheobase.train.loss import loss
-from rheobase.train.processes import Batch, Processes, own_device
+from rheobase.train.processes import Batch, Processes, are_labels, own_device
 
 Prepare = Callable[[Any, torch.Generator], Tensor]
 Metrics = dict[str, Any]
@@ -202,7 +202,7 @@ def _check_output(logits: Any, y: Any, where: str) -> None:
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if not isinstance(logits, Tensor) or logits.ndim != 3 or not logits.is_floating_point():
         raise ValueError(f"the model's output at {where} is {shape}; per-step float logits [T, B, K] were expected")
-    if not _are_labels(y):
+    if not are_labels(y):
         got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(f"the labels at {where} are {got}; integers [B] or floats [B, K] were expected")
     if len(y) != logits.shape[1] or len(y) == 0:
@@ -219,13 +219,6 @@ def _check_output(logits: Any, y: Any, where: str) -> None:
             f"the labels at {where} lie in {low} .. {high} but the model has {logits.shape[2]} outputs; "
             f"renumber the labels from 0 or give the model {high + 1} outputs"
         )
-
-
-def _are_labels(y: Any) -> bool:
-    """Whether y is integers [B] or floats [B, K]."""
-    if not isinstance(y, Tensor) or y.dtype == torch.bool:
-        return False
-    return y.ndim == (2 if y.is_floating_point() else 1)
 
 
 def _check_soft(y: Tensor, outputs: int, where: str) -> None:

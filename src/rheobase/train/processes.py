@@ -64,10 +64,10 @@ class Processes:
             axis: of the samples in x, if x is a tensor; else x is a sequence of samples.
 
         Raises:
-            ValueError: x cannot be parted so. What is no pair with labels `[B]` is left to those who read it.
+            ValueError: x cannot be parted so. What is no pair with labels is left to those who read it.
         """
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2
-        if self.count == 1 or not pair or not isinstance(batch[1], Tensor) or batch[1].ndim != 1:
+        if self.count == 1 or not pair or not are_labels(batch[1]):
             return Part(batch)
         x, y = batch
         if len(y) < self.count:
@@ -160,6 +160,13 @@ class Processes:
             raise
 
 
+def are_labels(y: Any) -> bool:
+    """Whether y is integers `[B]`, or floats `[B, K]`: soft labels."""
+    if not isinstance(y, Tensor) or y.dtype == torch.bool:
+        return False
+    return y.ndim == (2 if y.is_floating_point() else 1)
+
+
 @contextmanager
 def join(init_method: str = "env://") -> Iterator[Processes]:
     """Be one of the processes that a launcher started, as the environment says; alone without a launcher.
@@ -186,7 +193,8 @@ def join(init_method: str = "env://") -> Iterator[Processes]:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(backend, init_method, world_size=int(os.environ["WORLD_SIZE"]), rank=rank)
         processes = Processes.current()
-        yield processes
+        with processes.watched():
+            yield processes
         # After an exception none of this: the process ends with its connections, and the others are not waited for.
         with processes.watched():
             dist.barrier()

@@ -54,7 +54,7 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
-        "processes": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
+        "processes": _processes(),
         "commit": _commit(),
         "command": shlex.join(sys.argv),
     }
@@ -204,3 +204,10 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return described.stdout.strip()
+
+
+def _processes() -> int:
+    """How many processes train together."""
+    from torch import distributed as dist
+
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
