@@ -68,7 +68,8 @@ def cifar10_half_hour() -> Classification:
     """Seven convolutions on CIFAR-10 (JPEG-75), two steps: what half an hour of two cores gives.
 
     Neuron and norm: arXiv:2112.08954; pooling before the neuron: arXiv:2305.05954, there behind the norm. Network and
-    settings were chosen here, on held-out training images alone. Not measured yet. Command: `rheobase train cifar10-half-hour`
+    settings were chosen here, on held-out training images alone. Not measured yet.
+    Command: `rheobase train cifar10-half-hour`
     """
     return Classification(
         data="cifar10_jpeg",
