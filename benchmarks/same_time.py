@@ -117,6 +117,8 @@ def main(arguments: Sequence[str]) -> int:
             return 2
         command = [str(python), "-m", "benchmarks.same_time", *arguments, "--inside"]
         return subprocess.run(command, cwd=ROOT, check=False).returncode
+    if recipe(options.recipe)().model != "cifar_conv7":
+        parser.error(f"{options.recipe} trains another network than cifar_conv7, the one that is rebuilt here")
     keep_memory()
     peer = IterativeSpikingJelly()
     case = Case("cifar_conv7", nets.conv7, (2, 16, 3, 32, 32), 1e-5)

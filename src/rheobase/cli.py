@@ -359,8 +359,10 @@ def _cost(arguments: Sequence[str]) -> dict[str, Any]:
     print(
         f"{price.total_pJ / 1e3:,.2f} nJ a sample by the rule {price.rule!r} ({report.samples} samples, T = {report.T})"
     )
+    spikes = found["spikes_per_neuron"]
     print(
-        f"{found['spikes_per_neuron'] or 0.0:.3f} spikes a neuron; {report.mac_share:.2%} of the MACs need a multiplier"
+        f"{'-' if spikes is None else format(spikes, '.3f')} spikes a neuron; "
+        f"{report.mac_share:.2%} of the MACs need a multiplier"
     )
     print(f"csv {path}")
     if given.results is not None:

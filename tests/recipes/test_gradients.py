@@ -36,11 +36,11 @@ def test_sew_sums_grow_with_depth():
 
 
 def test_the_study_yields_every_case(monkeypatch):
-    """Its first sizes alone, within a tenth of what they are compared with, or a quarter for the seed."""
+    """Its first sizes alone, within a fifth of what they are compared with."""
     first = {case: {4: sizes[4]} for case, sizes in CASES.items()}
     monkeypatch.setattr("rheobase.recipes.gradients.CASES", first)
     found = list(depth_gradients(0))
     ratios = [each for each in found if each.metric == "gradient ratio"]
     assert [each.subject.split(",")[0] for each in ratios] == [block for block, _ in CASES]
-    assert all(each.value == pytest.approx(float(each.published), rel=0.25) for each in ratios)
+    assert all(each.value == pytest.approx(float(each.published), rel=0.2) for each in ratios)
     assert len(found) == len(ratios) + 1

@@ -5,7 +5,9 @@ from rheobase.report.results import accuracy_table, curves, plot, read_rows
 HEADER = "recipe,model,T,epochs,parameters,seed,metric,value,published,tag\n"
 ROWS = (
     "a-1,net,4,2,1234,0,test_accuracy,0.5,,measured\n"
+    "a-1,net,4,2,1234,1,test_accuracy,0.9,,measured\n"
     "a-1,net,4,2,1234,1,test_accuracy,0.7,,measured\n"
+    "a-1,wide,4,2,9,0,test_accuracy,0.1,,measured\n"
     "a-2,net,4,2,1234,0,test_accuracy,0.25,60.0,measured\n"
     "a-1,linear,4,,,0,test_accuracy,0.1,,floor\n"
     "a-1,net,4,2,1234,0,energy_nJ,7.5,,measured\n"
@@ -21,8 +23,10 @@ def rows(tmp_path):
 def test_a_line_for_each_recipe_with_mean_and_range(rows):
     lines = accuracy_table(rows, ["a-2", "a-1"]).splitlines()
     assert lines[2] == "| `a-2` | `net` | 4 | 2 | 1,234 | 0 | 25.0 % | 60.0 |"
+    assert len(lines) == 5
+    assert "`wide`" in lines[4]
     assert lines[3] == "| `a-1` | `net` | 4 | 2 | 1,234 | 0, 1 | 60.0 % (50.0 - 70.0) |  |"
-    assert accuracy_table(rows, ["a-*"]).count("`net`") == 2
+    assert accuracy_table(rows, ["a-*", "a-1"]).count("`net`") == 2
     assert accuracy_table(rows, ["a-1"]).splitlines()[2].endswith("| 60.0 % (50.0 - 70.0) |")
 
 

@@ -47,17 +47,27 @@ def record_cost(run: RunFolder, path: Path) -> None:
     """Append what `cost` noted in a run to a CSV file: spikes per neuron, and energy per sample in nJ by its rule.
 
     Raises:
-        ValueError: the run was not priced or measured yet, or the file has other columns.
+        ValueError: the run was not priced or measured yet, or priced on other samples or weights than it was measured
+            on; or the file has other columns.
     """
-    cost = run.result().get("cost")
-    if cost is None or "eval" not in run.result():
+    cost, measured = run.result().get("cost"), run.result().get("eval")
+    if cost is None or measured is None:
         raise ValueError(f"{run.path} was not priced yet; run `rheobase cost {run.path}` after it is measured")
+    for name, priced, expected in (
+        ("samples", cost["samples"], measured["test_count"]),
+        ("checkpoint", cost["checkpoint"], measured["checkpoint"]),
+    ):
+        if priced != expected:
+            raise ValueError(
+                f"{run.path} was priced with {name} {priced!r} but measured with {expected!r}; use the same"
+            )
     for metric, value, tag in (
         ("spikes_per_neuron", cost["spikes_per_neuron"], "measured"),
         ("energy_nJ", cost["energy_pJ"] / 1e3, f"counted by the rule {cost['rule']}"),
     ):
-        row = {**_row_of_run(run), "metric": metric, "value": f"{value:.6g}", "tag": tag}
-        append_row(path, COLUMNS, row)
+        if value is not None:  # no spikes, where no neuron emits {0, 1}
+            row = {**_row_of_run(run), "metric": metric, "value": f"{value:.6g}", "tag": tag}
+            append_row(path, COLUMNS, row)
 
 
 def _row_of_run(run: RunFolder) -> dict[str, object]:

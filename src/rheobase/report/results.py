@@ -20,7 +20,9 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def accuracy_table(rows: Iterable[Row], recipes: Sequence[str]) -> str:
-    """A Markdown table of measured accuracies, a line for each recipe: mean and range over its seeds.
+    """A Markdown table of measured accuracies, a line for each recipe and network: mean and range over its seeds.
+
+    Of several rows of one seed the last one counts.
 
     The column of published numbers is left out where it would be empty.
 
@@ -31,39 +33,33 @@ def accuracy_table(rows: Iterable[Row], recipes: Sequence[str]) -> str:
     Raises:
         ValueError: a pattern that no row has.
     """
-    chosen: list[tuple[str, ...]] = []
-    grouped: dict[str, list[Row]] = {}
+    grouped: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
         if row["metric"].endswith("accuracy") and row["tag"] != "floor":
-            grouped.setdefault(row["recipe"], []).append(row)
+            key = tuple(row[name] for name in ("recipe", "model", "T", "epochs", "parameters"))
+            grouped.setdefault(key, {})[row["seed"]] = row
+    chosen: dict[tuple[str, ...], tuple[str, ...]] = {}
     for pattern in recipes:
-        found = [name for name in grouped if fnmatch(name, pattern)]
+        found = [key for key in grouped if fnmatch(key[0], pattern)]
         if not found:
             raise ValueError(f"accuracy_table: no row of the results is of {pattern!r}; measure it or leave it out")
-        chosen += [_cells(name, grouped[name]) for name in found]
+        chosen.update((key, _cells(key, list(grouped[key].values()))) for key in found)
     header = ("recipe", "network", "T", "epochs", "parameters", "seeds", "test accuracy", "published")
-    width = len(header) - (not any(cells[-1] for cells in chosen))
-    lines = [header, ("---",) * len(header), *chosen]
+    width = len(header) - (not any(cells[-1] for cells in chosen.values()))
+    lines = [header, ("---",) * len(header), *chosen.values()]
     return "\n".join(f"| {' | '.join(cells[:width])} |" for cells in lines)
 
 
-def _cells(name: str, rows: Sequence[Row]) -> tuple[str, ...]:
+def _cells(key: tuple[str, ...], rows: Sequence[Row]) -> tuple[str, ...]:
+    recipe, model, T, epochs, parameters = key
     values = [100 * float(row["value"]) for row in rows]
     shown = f"{statistics.mean(values):.1f} %"
     if len(values) > 1:
         shown += f" ({min(values):.1f} - {max(values):.1f})"
-    last = rows[-1]
-    seeds = ", ".join(dict.fromkeys(row["seed"] for row in rows))
-    return (
-        f"`{name}`",
-        f"`{last['model']}`",
-        last["T"],
-        last["epochs"],
-        f"{int(last['parameters']):,}",
-        seeds,
-        shown,
-        last["published"],
-    )
+    seeds = ", ".join(row["seed"] for row in rows)
+    published = next((row["published"] for row in reversed(rows) if row["published"]), "")
+    counted = f"{int(parameters):,}" if parameters else ""
+    return f"`{recipe}`", f"`{model}`", T, epochs, counted, seeds, shown, published
 
 
 @dataclass(frozen=True)

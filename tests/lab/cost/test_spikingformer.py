@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from rheobase.lab.cost import energy, spike_driven, trace
 from rheobase.models import create_model
+from rheobase.neurons import LIF
+from rheobase.nn import TdBN
 
 T = 4
 
@@ -43,9 +46,32 @@ def test_published_multiplications(width, macs, stem):
     assert sum(layer.acs for layer in attention) == 8 * T * 196 * width * d * 2 * 0.125
 
 
+def awake():
+    """A small Spikingformer whose norms let every layer fire."""
+    torch.manual_seed(0)
+    model = create_model("test_spikingformer").eval()
+    with torch.no_grad():
+        for norm in (module for module in model.modules() if isinstance(module, TdBN)):
+            norm.bias.uniform_(0.2, 1.0)
+    return model
+
+
+IMAGES = torch.rand(1, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).expand(4, -1, -1, -1, -1)
+
+
 def test_every_product_but_the_first_and_the_last_adds():
-    model = create_model("cifar_spikingformer_2_384", classes=10)
-    report = spike_driven(model.eval(), torch.rand(1, 1, 3, 32, 32).expand(2, -1, -1, -1, -1))
-    assert set(report.exceptions) <= {report.products[0].name, report.products[-1].name}
-    assert report.products[0].name in report.exceptions
+    report = spike_driven(awake(), IMAGES)
+    assert report.silent == ()
     assert report.mismatches == ()
+    assert report.exceptions == (report.products[0].name, report.products[-1].name)
+
+
+@pytest.mark.parametrize("removed", ["tokenizer.2", "body.0.mlp.branch.neuron", "body.1.attention.branch.neuron"])
+def test_a_neuron_that_is_missing_is_found(removed):
+    model = awake()
+    parent, _, child = removed.rpartition(".")
+    assert isinstance(model.get_submodule(removed), LIF)
+    setattr(model.get_submodule(parent), child, nn.Identity())
+    report = spike_driven(model, IMAGES)
+    assert len(report.exceptions) > 2
+    assert report.mismatches

@@ -181,6 +181,27 @@ def test_an_operator_whose_products_are_hidden_is_refused():
     trace(PerStep(nn.Linear(3, 4)), spikes(2, 2, 3))  # nothing is left behind
 
 
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda w, x: torch.addbmm(torch.zeros(5, 3), x[0].unsqueeze(0), w.T.unsqueeze(0)),
+        lambda w, x: torch._addmm_activation(torch.zeros(3), x[0], w.T),
+        lambda w, x: torch.cdist(x[0].repeat(10, 1), w.repeat(10, 1)),
+        lambda w, x: torch.sparse.mm(x[0].to_sparse(), w.T),
+    ],
+)
+def test_products_that_cannot_be_told_are_refused(run):
+    model = PerStepped(lambda m, x: run(m.layers[0].weight, x), nn.Linear(8, 3, bias=False))
+    with pytest.raises(ValueError, match=r"cannot be seen|multiplies sparse tensors"):
+        trace(model, spikes(1, 5, 8))
+
+
+def test_products_that_add_in_place_are_seen():
+    model = PerStepped(lambda m, x: torch.zeros(5, 3).addmm_(x[0], m.layers[0].weight.T), nn.Linear(8, 3, bias=False))
+    product = only(model, spikes(1, 5, 8))
+    assert (product.kind, product.macs) == ("linear", 24)
+
+
 def small():
     return nn.Sequential(PerStep(nn.Conv2d(2, 3, 3, bias=False)), LIF(threshold=0.1), PerStep(nn.Conv2d(3, 4, 3)))
 
@@ -206,6 +227,16 @@ def test_half_formats_and_cast_weights_are_told_apart_like_others():
     assert [p.name for p in report.products] == ["0.module", "2.module"]
     assert [[o.weight for o in p.operands] for p in report.products] == [[False, True]] * 2
     assert report.products[1].activations[0].holds == "binary"
+
+
+def test_copies_of_weights_that_autocast_keeps_stay_weights():
+    model, batches = small(), [torch.rand(4, 2, 2, 6, 6) for _ in range(3)]
+    expected = trace(model, batches)
+    with torch.autocast("cpu", torch.bfloat16):
+        report = trace(model, batches)
+    assert [p.name for p in report.products] == ["0.module", "2.module"]
+    assert report.macs == expected.macs
+    assert [p.executed for p in report.products] == [4, 4]
 
 
 def test_a_layer_after_the_mean_over_time_runs_once():
@@ -237,6 +268,43 @@ def test_delays_and_parallel_neurons_are_products_too():
     found = trace(nn.Sequential(psn), torch.randn(4, 2, 7))
     assert found.products[0].macs * found.products[0].executed == 4 * 4 * 7
     assert not spike_driven(psn, torch.randn(4, 2, 7)).spike_driven
+    assert trace(psn, torch.randn(4, 3, 7)).products[0].operands[1].shape == (7,)
+
+
+def test_a_sliding_neuron_multiplies_in_every_form():
+    """The window of k inputs that the fused step weighs is a product as the banded matrix of the other form is."""
+    x = torch.randn(6, 2, 5)
+    x[1] = 0
+    conv, gemm = (rb.neurons.SlidingPSN(3, form=form) for form in ("conv", "gemm"))
+    product = only(conv, x)
+    assert (product.macs, product.executed, product.declared) == (3 * 5, 6, None)
+    assert product.effective * 6 == 5 * (3 + 0 + 3 + 3 + 2 + 1)
+    assert not product.spike_driven
+    assert not spike_driven(gemm, x).spike_driven
+    assert spike_driven(conv, (x > 0).float()).spike_driven
+    both = trace(nn.Sequential(PerStep(nn.Linear(5, 4)), conv, PerStep(nn.Linear(4, 2))), x).products
+    assert [p.stem for p in both] == [True, False, False]
+    assert [p.readout for p in both] == [False, False, True]
+
+
+@pytest.mark.parametrize("name", ["psn", "masked_psn"])
+def test_the_first_neurons_own_product_is_no_stem(name):
+    neuron = rb.neurons.create_neuron(name, T=4)
+    found = trace(nn.Sequential(nn.Sequential(PerStep(nn.Linear(3, 5)), neuron)), torch.randn(4, 2, 3)).products
+    assert [p.stem for p in found] == [True, False]
+
+
+def test_feedback_of_spikes_is_no_stem():
+    report = trace(create_model("test_recurrent_snn"), spikes(4, 2, *MODELS["test_recurrent_snn"].example()))
+    assert [p.name for p in report.products if p.stem] == ["body.0.0.module"]
+
+
+def test_one_neuron_in_two_places_counts_twice():
+    neuron = LIF(threshold=0.1)
+    model = PerStepped(lambda m, x: neuron(m.layers[0](neuron(x))), PerStep(nn.Linear(5, 5)))
+    model.neuron = neuron
+    (layer,) = trace(model, torch.randn(4, 2, 5)).neurons
+    assert (layer.units, layer.updates) == (10, 40)
 
 
 def test_sums_over_batches_equal_one_batch():
@@ -320,4 +388,10 @@ def test_mistakes_are_said():
         trace(model, [])
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         trace(model, torch.rand(2, 1, 4))
+    with (
+        tracing(small()) as tracer,
+        rb.stream(tracer.model) as run,
+        pytest.raises(ValueError, match="the model runs in a stream, whose chunks are no samples"),
+    ):
+        run(torch.rand(2, 1, 2, 6, 6))
     assert trace(model, torch.rand(2, 1, 3)).samples == 1

@@ -23,10 +23,14 @@ from rheobase.nn.time import PerStep, is_static
 from rheobase.nn.values import Values, concatenated
 from rheobase.scan import Temporal
 from rheobase.scan.engine import engine
+from rheobase.scan.temporal import active
 
 aten = torch.ops.aten
 
-_HIDDEN = ("attention", "rnn", "lstm", "gru", "linear", "conv", "_mm", "matmul", "transformer", "_trilinear")
+_HIDDEN = (
+    *("attention", "rnn", "lstm", "gru", "linear", "conv", "_mm", "matmul", "transformer", "_trilinear"),
+    *("addmm", "addmv", "addbmm", "baddbmm", "cdist"),
+)
 """Parts of names of operators that multiply matrices out of sight, where no case below knows them."""
 
 
@@ -112,7 +116,6 @@ class _Layer:
     """Running sums of one layer of neurons."""
 
     emits: Values
-    units: int = 0
     spikes: float = 0.0
     nonzero: int = 0
     count: int = 0
@@ -146,7 +149,9 @@ class Tracer:
     _frames: list[_Frame] = field(default_factory=list)
     _top: str | None = None
     _last_is_readout: bool = False
+    _began: bool = False
     _watching: ExitStack = field(default_factory=ExitStack)
+    _sources: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
 
     def __post_init__(self) -> None:
         self._owners: dict[int, tuple[str, nn.Module]] = {}
@@ -170,7 +175,7 @@ class Tracer:
         layers = (
             NeuronLayer(
                 name,
-                layer.units,
+                layer.count // self.samples // self.T,
                 layer.spikes / self.samples if layer.known else None,
                 layer.nonzero / layer.count if layer.known else None,
                 layer.emits,
@@ -190,11 +195,15 @@ class Tracer:
             return
         x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
         static = isinstance(module, PerStep) and x is not None and x.dim() > 0 and is_static(x)
+        if isinstance(module, Temporal) and hasattr(module, "emits"):
+            self._began = True
         if self._frames:
             above = self._frames[-1]
             runs = above.runs if x is None else self._runs(x, above.runs)
             self._frames.append(_Frame(name, module, runs, static or above.static))
             return
+        if active() is not None:
+            raise ValueError("tracing: the model runs in a stream, whose chunks are no samples; trace whole sequences")
         self._frames.append(_Frame(name, module, self.T, static))
         if x is None or x.dim() < 2 or 0 in x.shape[:2]:
             got = "missing" if not inputs else type(inputs[0]).__name__ if x is None else f"of shape {tuple(x.shape)}"
@@ -207,7 +216,7 @@ class Tracer:
         self._watching.enter_context(_written_out())
         self._watching.enter_context(_Watch(self))
 
-    def leave(self, name: str, module: nn.Module, y: Any) -> None:
+    def leave(self, name: str, module: nn.Module, inputs: tuple[Any, ...], y: Any) -> None:
         """A module ends, with the output y; None if it raised."""
         if not self._frames:
             return
@@ -215,6 +224,8 @@ class Tracer:
         if not self._frames:
             self._watching.close()
         if isinstance(module, Temporal) and hasattr(module, "emits") and isinstance(y, Tensor):
+            if taps := getattr(module, "taps", 0):
+                self._weighed(name, inputs[0].detach(), taps)
             self._fired(name, module, y.detach())
 
     def _runs(self, x: Tensor, above: int) -> int:
@@ -225,7 +236,6 @@ class Tracer:
 
     def _fired(self, name: str, module: nn.Module, y: Tensor) -> None:
         layer = self._layers.setdefault(name, _Layer(module.emits))  # type: ignore[arg-type]
-        layer.units = y[0, 0].numel() if y.dim() > 2 else 1
         layer.count += y.numel()
         self._last_is_readout = False
         if y.is_meta:
@@ -233,6 +243,21 @@ class Tracer:
             return
         layer.spikes += float(y.sum(dtype=torch.float64))
         layer.nonzero += int(y.count_nonzero())
+
+    def _weighed(self, name: str, x: Tensor, taps: int) -> None:
+        """A neuron weighed the last `taps` inputs of x `[T, B, ...]` within its step, where no operator shows it."""
+        row = self._rows.setdefault(
+            (name, "taps"),
+            _Row(name, "linear", (_Side(tuple(x.shape[2:]), False), _Side((taps,), True)), None, False),
+        )
+        row.macs += taps * x.numel()
+        row.executed += x.shape[0] * x.shape[1]
+        row.steps += x.shape[0] * x.shape[1]
+        for side, t in zip(row.sides, (x, x.new_empty(taps)), strict=True):
+            side.see(t)
+        if not x.is_meta:
+            seen = torch.arange(len(x), 0, -1, device=x.device).clamp(max=taps)  # steps that an input takes part in
+            row.pairs += int((x.flatten(1).count_nonzero(1) * seen).sum())
 
     def multiplied(
         self,
@@ -267,12 +292,14 @@ class Tracer:
             if self._top is None:
                 self._top = name.partition(".")[0]
             shapes = [_shape(t, w, convolution) for t, w in zip(operands, weights, strict=True)]
+            if isinstance(module, Temporal) and weights[0]:  # W X with neurons of all samples side by side in X
+                shapes = [s if w else (*s[:-1], s[-1] // self._B) for s, w in zip(shapes, weights, strict=True)]
             row = self._rows[name, key] = _Row(
                 name,
                 kind,
                 (_Side(shapes[0], weights[0]), _Side(shapes[1], weights[1])),
                 self._declared(name, module),
-                kind != "matmul" and not self._layers and name.partition(".")[0] == self._top,
+                kind != "matmul" and not self._began and name.partition(".")[0] == self._top,
             )
         row.macs += macs
         row.bias_adds += bias_adds
@@ -315,7 +342,7 @@ class _Watch(TorchDispatchMode):
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
         self.tracer = tracer
-        self.sources = WeakTensorKeyDictionary()
+        self.sources = tracer._sources  # kept between calls: autocast keeps its copies of weights
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -325,7 +352,7 @@ class _Watch(TorchDispatchMode):
             if found is not NotImplemented:
                 return found
         out = func(*args, **kwargs)
-        see = _PRODUCTS.get(func.overloadpacket)
+        see = _PRODUCTS.get(getattr(aten, func._opname.removesuffix("_"), None)) if func.namespace == "aten" else None
         if see is not None:
             see(self, out, *args)
         elif func.namespace == "aten" and any(part in func._opname for part in _HIDDEN):
@@ -358,6 +385,10 @@ class _Watch(TorchDispatchMode):
 
     def product(self, out: Tensor, left: Tensor, right: Tensor, bias: Tensor | None = None) -> None:
         """`left [..., m, k]` times `right [..., k, n]`; a vector is a row on the left, a column on the right."""
+        if any(t.layout is not torch.strided for t in (left, right)):
+            raise ValueError(
+                f"tracing: {self.tracer._frames[-1].name or 'the model'} multiplies sparse tensors; make them dense"
+            )
         weights = self.weights(left, right)
         if weights is None:
             return
@@ -440,8 +471,8 @@ def _enter(tracer: Tracer, name: str, module: nn.Module, inputs: tuple[Any, ...]
     tracer.enter(name, module, inputs)
 
 
-def _leave(tracer: Tracer, name: str, module: nn.Module, inputs: Any, y: Any) -> None:  # noqa: ARG001
-    tracer.leave(name, module, y)
+def _leave(tracer: Tracer, name: str, module: nn.Module, inputs: tuple[Any, ...], y: Any) -> None:
+    tracer.leave(name, module, inputs, y)
 
 
 def trace(model: nn.Module, x: Tensor | Iterable[Tensor]) -> Report:
@@ -476,7 +507,7 @@ def spike_driven(model: nn.Module, x: Tensor | Iterable[Tensor]) -> Report:
     adds. `Product.strict` asks it of all operands that are activations; so K^T V of spikes is strict, and Q (K^T V) is
     spike-driven alone. The verdict is about the values of these batches: a silent layer holds {0, 1} too, see the
     density. A layer that reads other values than it declares is a `mismatch`. Element-wise products are not looked at,
-    the products within parallel neurons (PSN) are.
+    the products within parallel neurons (PSN) are; those of a sliding PSN too, whatever its form.
 
     Args:
         model: any module; runs in evaluation mode without gradients.
