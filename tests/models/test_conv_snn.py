@@ -31,6 +31,7 @@ def test_learns_which_half_moves():
     assert loss < 0.2
 
 
+@pytest.mark.usefixtures("untyped")
 def test_no_layer_or_no_neuron_raises():
     with pytest.raises(ValueError, match="the plan has no layer"):
         ConvSNN([], 2, 10, 1, "lif")

@@ -315,6 +315,7 @@ def test_compiled_and_exported_equal_eager(name):
     assert torch.equal(exported.module()(x), model(x))
 
 
+@pytest.mark.usefixtures("untyped")
 def test_a_stem_pools_as_it_says():
     with pytest.raises(ValueError, match="the stem's pool is 'maximum'; expected 'max', 'average' or None"):
         ResNet("ms", [(4, 1)], 3, 10, 1, IterativeLIF, None, stem=Stem(((4, 3, 1),), pool="maximum"))

@@ -55,6 +55,7 @@ def test_convolutions_start_small():
     assert model.body[0].mlp.branch.conv1.module.bias.abs().max() == 0
 
 
+@pytest.mark.usefixtures("untyped")
 def test_wrong_arguments():
     with pytest.raises(ValueError, match=r"pools are \(True, True, True\); expected four"):
         spike_driven_transformer(pools=(True, True, True))

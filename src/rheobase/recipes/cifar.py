@@ -92,7 +92,8 @@ def cifar10_half_hour() -> Classification:
     """Seven convolutions on CIFAR-10 (JPEG-75), two steps: what half an hour of two cores gives.
 
     Neuron and norm: arXiv:2112.08954; pooling before the neuron: arXiv:2305.05954, there behind the norm. Network and
-    settings were chosen here, on held-out training images alone. Not measured yet.
+    settings were chosen here, on held-out training images alone. Measured: 83.7 % of the 1000 test images that are
+    there as JPEG, 0.43 spikes a neuron, 32 uJ an image by the strict rule; 29 minutes of two cores (one seed).
     Command: `rheobase train cifar10-half-hour`
     """
     return _FAST

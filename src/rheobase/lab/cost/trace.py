@@ -29,7 +29,7 @@ aten = torch.ops.aten
 
 _HIDDEN = (
     *("attention", "rnn", "lstm", "gru", "linear", "conv", "_mm", "matmul", "transformer", "_trilinear"),
-    *("addmm", "addmv", "addbmm", "baddbmm", "cdist"),
+    *("addmm", "addmv", "addbmm", "baddbmm"),
 )
 """Parts of names of operators that multiply matrices out of sight, where no case below knows them."""
 
