@@ -103,7 +103,8 @@ def cifar10_half_hour() -> Classification:
 def cifar10_hours() -> Classification:
     """The network of cifar10-half-hour, half as wide again, with stronger augmentation: some hours of two cores.
 
-    Source: see cifar10-half-hour. Not measured yet. Command: `rheobase train cifar10-hours`
+    Neuron and norm: arXiv:2112.08954; see cifar10-half-hour. Not measured yet.
+    Command: `rheobase train cifar10-hours`
     """
     return replace(
         _FAST,
