@@ -121,7 +121,7 @@ def test_encode_standardises_for_real_values_only(colours):
     assert torch.equal(colours.encode(x, 3)[2], colours.standardise(x))
     spikes = colours.encode(x, 400, "poisson", torch.Generator().manual_seed(0))
     assert float((spikes.mean(0) - x).abs().max()) < 0.13
-    with pytest.raises(ValueError, match="no encoder 'morse'; choose one of burst, direct"):
+    with pytest.raises(ValueError, match="no encoder 'morse'; choose one of burst, columns, direct"):
         colours.encode(x, 3, "morse")
 
 
