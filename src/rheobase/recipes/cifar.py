@@ -7,7 +7,14 @@ from rheobase.recipes.classification import Classification
 from rheobase.recipes.registry import register
 from rheobase.train import TrainConfig
 
-_CROP_AND_FLIP = Augment(flip=0.5, crop=4)
+_USUAL = Classification(
+    data="cifar10",
+    batch_size=128,
+    validation=0.02,
+    measured="last",
+    augment=Augment(flip=0.5, crop=4),
+    train=TrainConfig(epochs=200, optimizer="sgd", lr=0.1, weight_decay=1e-4, autocast="bf16"),
+)
 
 
 @register
@@ -18,29 +25,7 @@ def cifar10_ms_resnet110() -> Classification:
     CIFAR: steps, batch, epochs, weight decay and augmentation are chosen here. Not measured here: needs a GPU.
     Command: `rheobase train cifar10-ms-resnet110 --download`
     """
-    return Classification(
-        data="cifar10",
-        model="ms_resnet110",
-        T=6,
-        batch_size=128,
-        validation=0.02,
-        measured="last",
-        augment=_CROP_AND_FLIP,
-        train=TrainConfig(epochs=200, optimizer="sgd", lr=0.1, weight_decay=1e-4, autocast="bf16"),
-    )
-
-
-def _tdbn_resnet19(data: str) -> Classification:
-    return Classification(
-        data=data,
-        model="tdbn_resnet19",
-        T=4,
-        batch_size=128,
-        validation=0.02,
-        measured="last",
-        augment=_CROP_AND_FLIP,
-        train=TrainConfig(epochs=200, optimizer="sgd", lr=0.1, weight_decay=1e-4, autocast="bf16"),
-    )
+    return replace(_USUAL, model="ms_resnet110", T=6)
 
 
 @register
@@ -51,7 +36,7 @@ def cifar10_tdbn_resnet19() -> Classification:
     weight decay are common practice, not the paper's. Not measured here: needs a GPU.
     Command: `rheobase train cifar10-tdbn-resnet19 --download`
     """
-    return _tdbn_resnet19("cifar10")
+    return replace(_USUAL, model="tdbn_resnet19", T=4)
 
 
 @register
@@ -62,7 +47,7 @@ def cifar100_tdbn_resnet19() -> Classification:
     Settings as for CIFAR-10. Not measured here: needs a GPU.
     Command: `rheobase train cifar100-tdbn-resnet19 --download`
     """
-    return _tdbn_resnet19("cifar100")
+    return replace(_USUAL, data="cifar100", model="tdbn_resnet19", T=4)
 
 
 _FAST = Classification(

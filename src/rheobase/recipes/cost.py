@@ -2,7 +2,6 @@
 
 import csv
 import io
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def _csv(report: Report, price: Energy) -> str:
     writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for product, layer in zip(report.products, price.layers, strict=True):
-        seen, counted = product.activations, asdict(layer)
+        seen = product.activations
         writer.writerow(
             {
                 "layer": product.name,
@@ -89,9 +88,9 @@ def _csv(report: Report, price: Energy) -> str:
                 "density": " x ".join(f"{operand.density:.6g}" for operand in seen),
                 "declared": product.declared or "",
                 "rule": price.rule,
-                "counted_macs": counted["macs"],
-                "counted_acs": counted["acs"],
-                "energy_pJ": counted["energy_pJ"],
+                "counted_macs": layer.macs,
+                "counted_acs": layer.acs,
+                "energy_pJ": layer.energy_pJ,
                 **{
                     name: getattr(product, name)
                     for name in (

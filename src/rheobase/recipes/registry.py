@@ -1,9 +1,12 @@
 """Recipes by name. A recipe is a function that returns a frozen config; its docstring is the claim."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from rheobase.recipes.classification import Classification
+
+Entry = TypeVar("Entry")
 
 _RECIPES: dict[str, Callable[[], Classification]] = {}
 
@@ -25,8 +28,17 @@ def recipe(name: str) -> Callable[[], Classification]:
     Raises:
         ValueError: there is none.
     """
-    if name not in _RECIPES:
-        near = difflib.get_close_matches(name, _RECIPES, n=1)
+    return found("recipe", "recipes", _RECIPES, name)
+
+
+def found(kind: str, plural: str, known: Mapping[str, Entry], name: str) -> Entry:
+    """What is known under a name.
+
+    Raises:
+        ValueError: nothing; the message has the nearest name and all names.
+    """
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"there is no recipe {name!r}; {hint}recipes: {', '.join(list_recipes())}")
-    return _RECIPES[name]
+        raise ValueError(f"there is no {kind} {name!r}; {hint}{plural}: {', '.join(sorted(known))}")
+    return known[name]

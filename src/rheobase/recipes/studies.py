@@ -1,12 +1,12 @@
 """Studies: what is measured without training, as rows of a table. A study is a function of a seed."""
 
-import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
 from rheobase.recipes.record import append_row, machine
+from rheobase.recipes.registry import found
 from rheobase.train import environment
 
 
@@ -59,14 +59,10 @@ def study(name: str) -> Study:
     Raises:
         ValueError: there is none.
     """
-    if name not in _STUDIES:
-        near = difflib.get_close_matches(name, _STUDIES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"there is no study {name!r}; {hint}studies: {', '.join(list_studies())}")
-    return _STUDIES[name]
+    return found("study", "studies", _STUDIES, name)
 
 
-def record_measurement(name: str, seed: int, found: Measurement, path: Path) -> None:
+def record_measurement(name: str, seed: int, measured: Measurement, path: Path) -> None:
     """Append a measurement of a study to a CSV file; the file is replaced in one move.
 
     Raises:
@@ -75,8 +71,8 @@ def record_measurement(name: str, seed: int, found: Measurement, path: Path) -> 
     row = {
         "study": name,
         "seed": seed,
-        **asdict(found),
-        "value": f"{found.value:.6g}",
+        **asdict(measured),
+        "value": f"{measured.value:.6g}",
         **machine(environment()),
         "date": date.today().strftime("%Y%m%d"),
     }

@@ -7,6 +7,17 @@ from rheobase.recipes.classification import Classification
 from rheobase.recipes.registry import register
 from rheobase.train import TrainConfig
 
+_TRAIN = TrainConfig(
+    epochs=310,
+    lr=5e-4,
+    weight_decay=0.06,
+    warmup_epochs=20,
+    warmup_lr=1e-5,
+    min_lr=1e-5,
+    cooldown_epochs=10,
+    label_smoothing=0.1,
+    autocast="bf16",
+)
 _CIFAR = Classification(
     model="cifar_spikingformer_4_384",
     T=4,
@@ -14,17 +25,7 @@ _CIFAR = Classification(
     validation=0.02,
     measured="last",
     augment=Augment(flip=0.5, auto="randaugment", operations=1, magnitude=27, erasing=0.25, mixup=0.5, mix_epochs=200),
-    train=TrainConfig(
-        epochs=310,
-        lr=5e-4,
-        weight_decay=0.06,
-        warmup_epochs=20,
-        warmup_lr=1e-5,
-        min_lr=1e-5,
-        cooldown_epochs=10,
-        label_smoothing=0.1,
-        autocast="bf16",
-    ),
+    train=_TRAIN,
 )
 _EVENTS = Classification(
     model="dvs_spikingformer_2_256",
@@ -34,17 +35,7 @@ _EVENTS = Classification(
     validation=0.05,
     measured="last",
     augment=Augment(flip=0.5, mixup=0.5, mix_probability=0.5, mix_epochs=75),
-    train=TrainConfig(
-        epochs=106,
-        lr=1e-3,
-        weight_decay=0.06,
-        warmup_epochs=10,
-        warmup_lr=1e-5,
-        min_lr=1e-5,
-        cooldown_epochs=10,
-        label_smoothing=0.1,
-        autocast="bf16",
-    ),
+    train=replace(_TRAIN, epochs=106, lr=1e-3, warmup_epochs=10),
 )
 
 
@@ -107,17 +98,7 @@ def imagenet_spikingformer_8_512() -> Classification:
         batch_size=288,
         validation=0.01,
         augment=Augment(flip=0.5, auto="randaugment", magnitude=27, erasing=0.25, mixup=0.8, cutmix=1.0),
-        train=TrainConfig(
-            epochs=310,
-            lr=5e-4,
-            weight_decay=0.05,
-            warmup_epochs=20,
-            warmup_lr=1e-6,
-            min_lr=1e-5,
-            cooldown_epochs=10,
-            label_smoothing=0.1,
-            autocast="bf16",
-        ),
+        train=replace(_TRAIN, weight_decay=0.05, warmup_lr=1e-6),
     )
 
 
