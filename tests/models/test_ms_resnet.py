@@ -32,20 +32,6 @@ def settled(name, **options):
     return model.eval()
 
 
-def outputs(model, x, kind):
-    """The logits, and what each layer of a kind put out."""
-    seen = {}
-    handles = [
-        module.register_forward_hook(lambda _, __, y, name=name: seen.update({name: y}))
-        for name, module in model.named_modules()
-        if isinstance(module, kind)
-    ]
-    y = model(x)
-    for handle in handles:
-        handle.remove()
-    return y, seen
-
-
 def alive(spikes):
     """Whether every layer fires, and none all the time: else equal spikes say nothing."""
     return all(0 < s.mean() < 1 for s in spikes.values())
@@ -78,7 +64,7 @@ def test_parameters_of_the_imagenet_nets(depth, count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 104])
-def test_stages_of_the_imagenet_nets(depth):
+def test_stages_of_the_imagenet_nets(depth, outputs):
     """Five halvings, the last of one pixel or two."""
     side = 64 if depth == 18 else 128
     model = create_model(f"imagenet_ms_resnet{depth}", classes=5)
@@ -146,14 +132,14 @@ def test_small_images_and_one_step(block, channels, side):
     assert model(torch.rand(1, 2, channels, side, side)).shape == (1, 2, 10)
 
 
-def test_sizes_of_the_stages():
+def test_sizes_of_the_stages(outputs):
     model = cifar_resnet(14)
     _, seen = outputs(model, torch.rand(1, 2, 3, 32, 32), Residual)
     shapes = [tuple(y.shape[2:]) for y in seen.values()]
     assert shapes == [(16, 32, 32)] * 2 + [(32, 16, 16)] * 2 + [(64, 8, 8)] * 2
 
 
-def test_plain_stack_keeps_its_width():
+def test_plain_stack_keeps_its_width(outputs):
     model = plain_stack(4, "sew")
     _, seen = outputs(model, torch.rand(2, 3, 1, 8, 8), Residual)
     assert [y.shape for y in seen.values()] == [(2, 3, 16, 8, 8)] * 4
@@ -222,7 +208,7 @@ def test_sums_of_spikes_grow_in_sew_blocks():
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_streamed_equals_whole(name):
+def test_streamed_equals_whole(name, outputs):
     model, x = settled(name), torch.randn(7, 2, 3, 8, 8, dtype=torch.float64)
     whole, spikes = outputs(model, x, Neuron)
     with torch.no_grad():
@@ -274,7 +260,7 @@ def test_the_order_of_frames_does_not_change_the_statistics():
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_folded_model_fires_the_same_spikes(name):
+def test_a_folded_model_fires_the_same_spikes(name, outputs):
     model, x = settled(name), torch.randn(4, 2, 3, 8, 8, dtype=torch.float64)
     folded = fold_all(model)
     assert not [module for module in folded.modules() if isinstance(module, TdBN)]

@@ -33,20 +33,6 @@ def example(name, T=3, B=2):
     return torch.randn(T, B, *MODELS[name].example())
 
 
-def outputs(model, x, kind):
-    """The logits, and what each layer of a kind put out."""
-    seen = {}
-    handles = [
-        module.register_forward_hook(lambda _, __, y, name=name: seen.update({name: y}))
-        for name, module in model.named_modules()
-        if isinstance(module, kind)
-    ]
-    y = model(x)
-    for handle in handles:
-        handle.remove()
-    return y, seen
-
-
 def test_the_tiny_ones_are_all_there():
     assert TINY == ["test_qkformer", "test_spike_driven_transformer", "test_spikformer", "test_spikingformer"]
 
@@ -66,7 +52,7 @@ def test_every_name_can_be_built_and_takes_its_example(name):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_folded_model_fires_the_same_spikes(name):
+def test_a_folded_model_fires_the_same_spikes(name, outputs):
     model, x = settled(name), example(name).double()
     folded = fold_all(model)
     assert not [module for module in folded.modules() if isinstance(module, TdBN)]
@@ -102,7 +88,7 @@ def test_an_expanded_image_is_as_good_as_copies(name):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_layers_keep_the_channels_of_a_pixel_side_by_side(name):
+def test_layers_keep_the_channels_of_a_pixel_side_by_side(name, outputs):
     """Convolutions on the CPU want it so, and no layer between them copies it into another order."""
     _, seen = outputs(create_model(name), example(name), Neuron | Conv | Attention)
     inner = "attention.neuron"  # of masks: one value a head, not a map of channels
