@@ -89,11 +89,14 @@ def test_an_expanded_image_is_as_good_as_copies(name):
 
 @pytest.mark.parametrize("name", TINY)
 def test_layers_keep_the_channels_of_a_pixel_side_by_side(name, outputs):
-    """Convolutions on the CPU want it so, and no layer between them copies it into another order."""
+    """Convolutions on the CPU want it so, and no layer between them copies it into another order.
+
+    Exception: shortcuts of few channels, see PerStep.
+    """
     _, seen = outputs(create_model(name), example(name), Neuron | Conv | Attention)
     inner = "attention.neuron"  # of masks: one value a head, not a map of channels
     maps = {key: y for key, y in seen.items() if y.dim() == 5 and not key.endswith(inner)}
-    assert {key for key, y in maps.items() if y.stride(2) != 1} == set()
+    assert {key for key, y in maps.items() if y.stride(2) != 1 and not key.endswith("shortcut.conv")} == set()
     assert len(maps) > 10
 
 

@@ -28,6 +28,28 @@ def test_per_step_computes_a_static_input_once():
     torch.testing.assert_close(x.grad, 7 * layer.weight.sum(0).expand(2, 5))
 
 
+@pytest.mark.parametrize(
+    ("layer", "together"),
+    [
+        (nn.Conv2d(4, 8, 3, stride=2), True),
+        (nn.Conv2d(4, 8, 1), True),
+        (nn.Conv2d(16, 8, 1, stride=2), True),
+        (nn.Conv2d(15, 8, 1, stride=2), False),
+        (nn.Conv2d(16, 8, 1, stride=(1, 2), groups=2), False),
+    ],
+)
+def test_per_step_orders_what_a_convolution_reads(layer, together):
+    """Channels side by side, but for those whose weight gradient oneDNN then computes beyond its memory."""
+    seen = []
+    layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x = torch.randn(2, 3, layer.in_channels, 6, 6)
+    PerStep(layer)(x)
+    PerStep(nn.Sequential(layer))(x.transpose(2, 4).contiguous().transpose(2, 4))
+    for read in seen:
+        assert read.is_contiguous(memory_format=torch.channels_last if together else torch.contiguous_format)
+        torch.testing.assert_close(read, x.flatten(0, 1))
+
+
 def test_per_step_needs_time_and_batch():
     with pytest.raises(ValueError, match=r"shape \(5,\); expected \[T, B"):
         PerStep(nn.Linear(5, 4))(torch.randn(5))

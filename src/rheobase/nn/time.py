@@ -22,7 +22,9 @@ class PerStep(nn.Module):
     nothing inside that draws random numbers or gathers statistics over time.
 
     On the CPU a 2-D convolution gets its input with the channels of a pixel side by side (torch.channels_last): it is
-    faster so, most of all where channels are few. Its output has that order too, and all layers keep it.
+    faster so, most of all where channels are few. Its output has that order too, and all layers keep it. Exception: a
+    strided 1x1 convolution of fewer than 16 channels, for whose weight gradient oneDNN then writes past its memory
+    (oneDNN issue 6035), gets them apart.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -48,8 +50,14 @@ class PerStep(nn.Module):
         first = self.module[0] if isinstance(self.module, nn.Sequential) and len(self.module) else self.module
         fast = x.device.type == "cpu" and x.dtype in _FAST
         if isinstance(first, nn.Conv2d) and x.dim() == 4 and fast:
-            return x.contiguous(memory_format=torch.channels_last)
+            return x.contiguous(memory_format=torch.contiguous_format if _overruns(first) else torch.channels_last)
         return x
+
+
+def _overruns(layer: nn.Conv2d) -> bool:
+    """Whether oneDNN writes past its memory for the weight gradient, given channels side by side."""
+    few = layer.in_channels // layer.groups < 16
+    return few and max(layer.kernel_size) == 1 and max(layer.stride) > 1
 
 
 _FAST = (torch.float32, torch.bfloat16, torch.float16) if torch.backends.mkldnn.is_available() else ()
