@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input
 
 from rheobase.lab.cost.h2learn.geometry import Geometry, Pair, as_maps, kernel_of
+from rheobase.lab.cost.h2learn.trace import LayerTrace
 from rheobase.scan.run_cpu import kernels_of
 
 
@@ -85,8 +86,9 @@ def backward_engine(
     for part, of_group, mask in zip(*each, strict=True):
         found.append(torch.zeros(mask.shape, dtype=kind))
         done.append(torch.zeros(mask.shape, dtype=torch.int32))
-        operands = part.permute(0, 2, 3, 1), of_group.permute(2, 3, 1, 0), mask
-        transposed(*(t.contiguous().numpy(force=True) for t in operands), settings, found[-1].numpy(), done[-1].numpy())
+        laid = (part.permute(0, 2, 3, 1), of_group.permute(2, 3, 1, 0), mask)
+        arrays = (t.contiguous().numpy(force=True) for t in laid)
+        transposed(*arrays, settings, found[-1].numpy(), done[-1].numpy())
     dense = gradient.numel() * math.prod(weight.shape[1:])
     out, work = (torch.cat(parts, 1).view(needed.shape).to(needed.device) for parts in (found, done))
     return Backward(out, work, dense)
@@ -117,22 +119,29 @@ def operands(
     """
     geometry = Geometry.of(stride, padding, dilation, groups)
     _check(nonzero, shape, needed, geometry)
-    mask = as_maps(needed, len(shape))
-    channels = (
-        as_maps(nonzero, len(shape)).unflatten(1, (groups, -1)).sum(2).double()
-    )  # fp64: sums of ones in any order
+    maps, mask = (as_maps(t, len(shape)) for t in (nonzero, needed))
+    channels = maps.unflatten(1, (groups, -1)).sum(2).double()  # sums of ones, exact in whatever order
     ones = channels.new_ones(groups, 1, *kernel_of(shape))
-    counts = conv2d_input(
-        (len(mask), groups, *mask.shape[2:]),
-        ones,
-        channels,
-        geometry.stride,
-        geometry.padding,
-        geometry.dilation,
-        groups,
-    )
+    size = (len(mask), groups, *mask.shape[2:])
+    counts = conv2d_input(size, ones, channels, geometry.stride, geometry.padding, geometry.dilation, groups)
     each = counts.repeat_interleave(mask.shape[1] // groups, 1).to(torch.int32)
     return (each * mask).view(needed.shape)
+
+
+def work(layer: LayerTrace) -> Int32[Tensor, "..."]:
+    """`operands` of a traced layer, of its input's shape: the multiply-accumulates that `backward_engine` does for each
+    element. All zero where no gradient for the input is wanted, as in a first layer."""
+    if layer.needed is None:
+        return torch.zeros_like(layer.input, dtype=torch.int32)
+    return operands(
+        layer.nonzero,
+        layer.needed,
+        layer.weight.shape,
+        stride=layer.stride,
+        padding=layer.padding,
+        dilation=layer.dilation,
+        groups=layer.groups,
+    )
 
 
 def _check(gradient: Tensor, shape: Sequence[int], needed: Tensor, geometry: Geometry) -> None:
