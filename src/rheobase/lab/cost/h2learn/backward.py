@@ -75,7 +75,7 @@ def backward_engine(
         ValueError: shapes that do not fit.
     """
     geometry = Geometry.of(stride, padding, dilation, groups)
-    _check(gradient, weight.shape, needed, geometry)
+    geometry.check_gradient(gradient.shape, needed.shape, weight.shape)
     dims = weight.dim()
     kind = torch.float64 if torch.float64 in (gradient.dtype, weight.dtype) else torch.float32
     du, w = as_maps(gradient, dims).to(kind), (weight if dims == 4 else weight[..., None, None]).to(kind)
@@ -118,7 +118,7 @@ def operands(
         ValueError: shapes that do not fit.
     """
     geometry = Geometry.of(stride, padding, dilation, groups)
-    _check(nonzero, shape, needed, geometry)
+    geometry.check_gradient(nonzero.shape, needed.shape, shape)
     maps, mask = (as_maps(t, len(shape)) for t in (nonzero, needed))
     channels = maps.unflatten(1, (groups, -1)).sum(2).double()  # sums of ones, exact in whatever order
     ones = channels.new_ones(groups, 1, *kernel_of(shape))
@@ -142,12 +142,3 @@ def work(layer: LayerTrace) -> Int32[Tensor, "..."]:
         dilation=layer.dilation,
         groups=layer.groups,
     )
-
-
-def _check(gradient: Tensor, shape: Sequence[int], needed: Tensor, geometry: Geometry) -> None:
-    expected = geometry.output_shape(needed.shape, shape)
-    if gradient.shape != expected:
-        raise ValueError(
-            f"the gradient has shape {tuple(gradient.shape)}; the output of weights {tuple(shape)} on an input "
-            f"{tuple(needed.shape)} has {expected}"
-        )

@@ -69,6 +69,15 @@ class Geometry:
             raise ValueError(f"a kernel {tuple(weight[2:])} with {self} does not fit on an input of {tuple(read[-2:])}")
         return (*read[:-3], weight[0], rows, columns)
 
+    def check_gradient(self, gradient: Sequence[int], read: Sequence[int], weight: Sequence[int]) -> None:
+        """Raises ValueError unless a gradient has the shape of what the layer puts out; see `output_shape`."""
+        expected = self.output_shape(read, weight)
+        if tuple(gradient) != expected:
+            raise ValueError(
+                f"the gradient has shape {tuple(gradient)}; the output of weights {tuple(weight)} on an input "
+                f"{tuple(read)} has {expected}"
+            )
+
 
 POINT = Geometry((1, 1), (0, 0), (1, 1), 1)
 """A linear layer's."""

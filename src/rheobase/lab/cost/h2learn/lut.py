@@ -3,7 +3,7 @@ r"""The forward and the weight-update engine: matrix products with a binary oper
 g values $v$ that g spikes select are added up beforehand for every pattern $e$ of spikes; a pattern is then one access:
 
 $$ T[0] = +0, \qquad T[e] = \mathrm{fl}(T[e \wedge (e - 1)] + v[\mathrm{ctz}(e)]), \qquad
-   y = \mathrm{fl_{acc}}(y + T_G[e_G]), \quad G = 0, 1, \dots $$
+   y = \mathrm{fl_{acc}}(y + T_G[e_G]), \quad G = 0, 1, ... $$
 
 Bit k of e is the k-th element of the group; the reduction axis is padded with zeros to whole groups. fl rounds to the
 table's format and fl_acc to the accumulator's, to nearest even, and subnormals stay. In floating point this order is
@@ -136,15 +136,10 @@ def weight_update_engine(
     """
     geometry, dims = Geometry.of(stride, padding, dilation, groups), len(shape)
     _check(mode, g, planes)
-    expected = geometry.output_shape(spikes.shape, shape)
     if spikes.dim() != 5 if dims == 4 else spikes.dim() < 3:
         axes = "[T, B, C, H, W]" if dims == 4 else "[T, B, ..., K]"
         raise ValueError(f"the input has shape {tuple(spikes.shape)}; expected {axes}")
-    if gradient.shape != expected:
-        raise ValueError(
-            f"the gradient has shape {tuple(gradient.shape)}; the output of weights {tuple(shape)} on an input "
-            f"{tuple(spikes.shape)} has {expected}"
-        )
+    geometry.check_gradient(gradient.shape, spikes.shape, shape)
     x, du = (as_maps(t.transpose(0, 1), dims) for t in (spikes, gradient))
     kernel = kernel_of(shape)
     values = _values(du.transpose(0, 1).flatten(1), mode, "the gradient")
