@@ -278,20 +278,22 @@ class _Step:
         name, _ = self._running.pop()
         if not isinstance(y, Tensor):
             return
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear) and inputs:
-            self.layer(name, module, inputs[0], y)
-        elif _is_neuron(module) and not self._neuron():
-            self.neuron(name, module, inputs[0], y)
+        with self.windows.aside():
+            if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear) and inputs:
+                self.layer(name, module, inputs[0], y)
+            elif _is_neuron(module) and not self._neuron():
+                self.neuron(name, module, inputs[0], y)
 
     def layer(self, name: str, module: nn.Conv1d | nn.Conv2d | nn.Linear, x: Tensor, y: Tensor) -> None:
         """A layer read x and put out y."""
-        holds = values_of(x)
+        nonzero = x.detach() != 0
+        holds: Values = "binary" if torch.equal(x, nonzero.to(x.dtype)) else values_of(x)
         macs = y.numel() * module.weight[0].numel()
         if reason := self._refusal(module, x, holds):
             self.unmapped.append(Unmapped(name, reason, macs))
             return
         call = _Call(
-            x.bool() if holds == "binary" else x.detach(),
+            nonzero if holds == "binary" else x.detach(),
             holds,
             self.windows[x] if x.requires_grad else None,
             y.shape,
@@ -319,19 +321,16 @@ class _Step:
 
     def neuron(self, name: str, module: nn.Module, x: Any, y: Tensor) -> None:
         """A layer of neurons read x and put out y `[T, B, ...]`."""
-        self.windows.paused = True
-        try:
-            windows = open_windows(module, x, y, self._noise) if y.shape[:1] == (self.T,) else None
-        finally:
-            self.windows.paused = False
-        if windows is not None and values_of(y.detach()) == "binary":
+        windows = open_windows(module, x, y, self._noise) if y.shape[:1] == (self.T,) else None
+        binary = getattr(module, "emits", "real") == "binary"
+        if windows is not None and binary:
             self.windows[y] = windows
         self.neurons.append(
             NeuronTrace(
                 name,
                 y[0, 0].numel() if y.dim() > 1 else 1,
                 len(y),
-                int(y.count_nonzero()) / y.numel(),
+                (y.detach() if binary else (y.detach() != 0).float()).mean().item(),
                 1.0 if windows is None else windows.float().mean().item(),
                 _keeps_membrane(module),
             )

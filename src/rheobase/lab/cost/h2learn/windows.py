@@ -20,6 +20,7 @@ from rheobase.neurons import Surrogate
 from rheobase.nn.fuse import settled
 from rheobase.scan import Scan
 from rheobase.scan.engine import engine
+from rheobase.scan.ir import heaviside
 from rheobase.scan.spike import Derivative
 
 aten = torch.ops.aten
@@ -27,14 +28,14 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True, eq=False)
 class _Watched(Surrogate):
-    """A surrogate that keeps, for every step, where its derivative is not zero."""
+    """A surrogate that keeps, for every step, how far the membrane was from the threshold."""
 
     surrogate: Any
-    seen: list[Tensor] = field(default_factory=list)
+    seen: list[tuple[Any, Tensor]] = field(default_factory=list)
 
     def __call__(self, x: Tensor, strict: bool = False) -> Tensor:
-        self.seen.append(self.surrogate.derivative(x) != 0)
-        return self.surrogate(x, strict)  # type: ignore[no-any-return]
+        self.seen.append((self.surrogate, x))
+        return heaviside(x, strict)
 
 
 def surrogates(neuron: nn.Module) -> list[Derivative]:
@@ -62,15 +63,27 @@ def open_windows(
     before = [generator.get_state() for generator, _ in noise]
     for generator, state in noise:
         generator.set_state(state)
-    inputs = [settled(part) for part in (x if isinstance(x, tuple | list) else (x,))]
-    inputs = [part.detach().contiguous() for part in inputs]
-    with torch.no_grad(), engine("reference"), _watching(neuron) as seen:
-        neuron.sequence(inputs if len(inputs) > 1 else inputs[0], None)  # type: ignore[operator]
+    inputs = [settled(part).detach() for part in (x if isinstance(x, tuple | list) else (x,))]
+    with torch.no_grad(), engine("reference"):
+        seen = _distances(neuron, inputs)
+        if seen and seen[0][1].shape != y.shape[1:]:  # all neurons side by side, in the order that they lie in memory
+            seen = _distances(neuron, [part.contiguous() for part in inputs])
     for (generator, _), state in zip(noise, before, strict=True):
         generator.set_state(state)
-    if not seen or len(seen) % len(y) or seen[0].numel() != y[0].numel():
+    if not seen or len(seen) % len(y) or seen[0][1].numel() != y[0].numel():
         return None
-    return torch.stack(seen).unflatten(0, (len(y), -1)).any(1).reshape(y.shape)
+    found = torch.zeros_like(y, dtype=torch.bool)
+    for k, (surrogate, distance) in enumerate(seen):
+        window = surrogate.window(distance) if isinstance(surrogate, Surrogate) else surrogate.derivative(distance) != 0
+        found[k * len(y) // len(seen)] |= window.view(y.shape[1:])
+    return found
+
+
+def _distances(neuron: nn.Module, inputs: list[Tensor]) -> list[tuple[Derivative, Tensor]]:
+    """The surrogates that were called while a neuron ran, with what they were called with."""
+    with _watching(neuron) as seen:
+        neuron.sequence(inputs if len(inputs) > 1 else inputs[0], None)  # type: ignore[operator]
+    return seen
 
 
 def noise_of(neuron: nn.Module, x: Any) -> list[tuple[torch.Generator, Tensor]]:
@@ -88,8 +101,8 @@ def _scans(neuron: nn.Module) -> list[Scan]:
 
 
 @contextmanager
-def _watching(neuron: nn.Module) -> Iterator[list[Tensor]]:
-    seen: list[Tensor] = []
+def _watching(neuron: nn.Module) -> Iterator[list[tuple[Derivative, Tensor]]]:
+    seen: list[tuple[Derivative, Tensor]] = []
     before = [(scan, scan.constants) for scan in _scans(neuron)]
     for scan, constants in before:
         scan.constants = {
@@ -123,6 +136,17 @@ class Windows(TorchDispatchMode):
         found: Tensor | None = self._open.get(x)
         return torch.ones((), dtype=torch.bool, device=x.device).expand(x.shape) if found is None else found
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside, nothing is followed; only where this mode is the innermost one."""
+        self.paused = True
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
+            self.paused = False
+
     def known(self, x: Any) -> bool:
         """Whether x has windows that may be closed."""
         return isinstance(x, Tensor) and x in self._open
@@ -130,12 +154,12 @@ class Windows(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if self.paused or func.namespace != "aten":
+        if func.namespace != "aten":
             return out
         packet = func.overloadpacket
         if packet in _PRODUCTS or "attention" in func._opname:
             self.product(packet, args, out)
-        elif packet in _RULES and any(self.known(t) for t in tree_leaves((args, kwargs))):
+        elif packet in _RULES and any(self.known(t) for arg in args for t in (arg if isinstance(arg, list) else (arg,))):
             found = _RULES[packet](self, out, *args, **kwargs)
             for t, windows in zip(out if isinstance(out, list | tuple) else (out,), found, strict=False):
                 self._open[t] = windows
