@@ -159,9 +159,7 @@ class Windows(TorchDispatchMode):
         packet = func.overloadpacket
         if packet in _PRODUCTS or "attention" in func._opname:
             self.product(packet, args, out)
-        elif packet in _RULES and any(
-            self.known(t) for arg in args for t in (arg if isinstance(arg, list) else (arg,))
-        ):
+        elif packet in _RULES and any(self.known(t) for arg in args for t in (arg if isinstance(arg, list) else (arg,))):
             found = _RULES[packet](self, out, *args, **kwargs)
             for t, windows in zip(out if isinstance(out, list | tuple) else (out,), found, strict=False):
                 self._open[t] = windows
