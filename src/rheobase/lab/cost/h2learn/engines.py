@@ -9,7 +9,7 @@ from math import ceil
 from typing import Literal
 
 from rheobase.lab.cost.h2learn.design import Design
-from rheobase.lab.cost.h2learn.work import LayerWork, NeuronWork
+from rheobase.lab.cost.h2learn.workload import LayerWork, NeuronWork
 
 Engine = Literal["forward", "backward", "update", "neurons"]
 KB = 8192

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from rheobase.lab.cost.h2learn.design import UNITS, Design, Silicon, Units
 from rheobase.lab.cost.h2learn.engines import Phase, backward, dram_cycles, forward, neurons, totals, update
-from rheobase.lab.cost.h2learn.work import LayerWork, NeuronWork
+from rheobase.lab.cost.h2learn.workload import LayerWork, NeuronWork
 
 Work = tuple[Sequence[LayerWork], NeuronWork]
 """Layers in order, and the neurons together."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rheobase.lab.cost.h2learn.backward import operands
 from rheobase.lab.cost.h2learn.design import Design
 from rheobase.lab.cost.h2learn.trace import LayerTrace, StepTrace
 
@@ -94,19 +95,23 @@ def measured(trace: LayerTrace, design: Design) -> LayerWork:
     T, B = trace.nonzero.shape[:2]
     c_out, c_in = len(trace.weight), trace.weight.shape[1] * trace.groups
     rounds, pairs, d_out = 0, 0, 0.0
-    needed = trace.needed
-    if needed is not None:
-        needed = needed if design.output_sparsity else torch.ones_like(needed)
+    if trace.needed is not None:
+        needed = trace.needed if design.output_sparsity else torch.ones_like(trace.needed)
         nonzero = trace.nonzero if design.input_sparsity else torch.ones_like(trace.nonzero)
         d_out = needed.float().mean().item()
+        done = operands(
+            nonzero,
+            needed,
+            trace.weight.shape,
+            stride=trace.stride,
+            padding=trace.padding,
+            dilation=trace.dilation,
+            groups=trace.groups,
+        )
+        if conv and design.dealt == "pixel":
+            needed, done = needed.movedim(2, -1), done.movedim(2, -1)
         for b in range(B):
-            fields_of = _fields(trace, nonzero[:, b])  # [T, groups, places]
-            wanted = needed[:, b].flatten(2) if conv else needed[:, b].flatten(1, -2).transpose(1, 2)
-            wanted = wanted.unflatten(1, (trace.groups, -1))  # [T, groups, channels, places]
-            counts = fields_of.unsqueeze(2).expand(wanted.shape)
-            if design.dealt == "pixel":
-                wanted, counts = wanted.permute(0, 3, 1, 2), counts.permute(0, 3, 1, 2)
-            lengths = counts[wanted]
+            lengths = done[:, b][needed[:, b]]
             pairs += int(lengths.sum())
             rounds += _lock_step(lengths, design)
     return LayerWork(
@@ -119,7 +124,7 @@ def measured(trace: LayerTrace, design: Design) -> LayerWork:
         T,
         trace.groups,
         trace.holds == "binary",
-        needed is not None,
+        trace.needed is not None,
         (trace.input != 0).float().mean().item(),
         trace.nonzero.float().mean().item() if design.input_sparsity else 1.0,
         d_out,
@@ -134,36 +139,6 @@ def works_of(step: StepTrace, design: Design) -> tuple[list[LayerWork], NeuronWo
     layers = [measured(layer, design) for layer in step.layers]
     updates = sum(layer.units * layer.steps for layer in step.neurons)
     return layers, NeuronWork(updates, any(layer.membrane for layer in step.neurons))
-
-
-def _fields(trace: LayerTrace, nonzero: Tensor) -> Tensor:
-    """Non-zero values in the receptive field of each needed gradient, `[T, groups, places of the input]`.
-
-    Args:
-        trace: the layer.
-        nonzero: where the gradient for its output is not zero, of one sample: `[T, Cout, H', W']` or `[T, ..., out]`.
-    """
-    if trace.kind == "linear":
-        return nonzero.sum(-1).flatten(1).unsqueeze(1)
-    counts = nonzero.unflatten(1, (trace.groups, -1)).sum(2).double()
-    ones = torch.ones(trace.groups, 1, *trace.weight.shape[2:], dtype=torch.float64)
-    size = trace.input.shape[-2:]
-    extra = [
-        s - ((o - 1) * st - 2 * p + d * (k - 1) + 1)
-        for s, o, st, p, d, k in zip(
-            size,
-            nonzero.shape[-2:],
-            trace.stride,
-            trace.padding,
-            trace.dilation,
-            trace.weight.shape[2:],
-            strict=True,
-        )
-    ]
-    found = F.conv_transpose2d(
-        counts, ones.to(counts.device), None, trace.stride, trace.padding, extra, trace.groups, trace.dilation
-    )
-    return found.round().long().flatten(2)
 
 
 def _lock_step(lengths: Tensor, design: Design) -> int:
