@@ -207,10 +207,10 @@ class Silicon:
     buffer_mm2: float = 0.9024 * 0.582666 / 144
     buffer_mW: float = 24.9086 / 144  # noqa: N815
 
-    def counts(self, design: Design) -> dict[str, dict[str, float]]:
+    def counts(self, design: Design) -> dict[str, dict[str, int]]:
         """How many units of each kind an engine has."""
 
-        def lookups(elements: int, reads: int) -> dict[str, float]:
+        def lookups(elements: int, reads: int) -> dict[str, int]:
             tables = elements * design.tables
             return {
                 "register": tables * 2**design.table_bits,
@@ -240,7 +240,7 @@ class Silicon:
     def area_mm2(self, design: Design) -> dict[str, float]:
         """Area of each engine and of the buffers."""
         found = {
-            engine: sum(n * getattr(self, f"{unit}_um2") for unit, n in units.items()) / 1e6
+            engine: sum(n * float(getattr(self, f"{unit}_um2")) for unit, n in units.items()) / 1e6
             for engine, units in self.counts(design).items()
         }
         return {**found, "buffers": design.buffer_KB * self.buffer_mm2}
@@ -267,7 +267,7 @@ def preset(name: str) -> Design:
     return PRESETS[name]
 
 
-def numbers(part: Any) -> Mapping[str, float]:
+def numbers(part: Any) -> Mapping[str, int | float]:
     """The fields of a part that are numbers: its assumptions."""
     found = {field.name: getattr(part, field.name) for field in fields(part)}
     return {name: v for name, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
@@ -282,7 +282,7 @@ def scaled(part: Part, name: str, factor: float) -> Part:
     return replace(part, **{name: new})  # type: ignore[type-var]
 
 
-def variations(*parts: Any) -> Iterator[tuple[str, float, tuple[Any, ...], tuple[Any, ...]]]:
+def variations(*parts: Any) -> Iterator[tuple[str, int | float, tuple[Any, ...], tuple[Any, ...]]]:
     """Every assumption of some parts: its name, its value, and the parts with it halved and doubled."""
     for k, part in enumerate(parts):
         for name, value in numbers(part).items():

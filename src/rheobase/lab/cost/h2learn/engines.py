@@ -30,19 +30,24 @@ class Phase:
     engine: Engine
     compute: float
     useful: float
-    counts: Mapping[str, float]
+    counts: Mapping[str, int | float]
+
+    @property
+    def dram_bits(self) -> float:
+        """Bits to and from the DRAM."""
+        return float(self.counts["dram_bit"])
 
     def cycles(self, design: Design) -> float:
         """Cycles, with waits for the DRAM if the design has them."""
-        return max(self.compute, dram_cycles(self.counts["dram_bit"], design)) if design.stalls else self.compute
+        return max(self.compute, dram_cycles(self.dram_bits, design)) if design.stalls else self.compute
 
 
 @dataclass(frozen=True)
 class Totals:
     """Bits that all layers of a network hold together and that share buffers: weights, and sums of their gradients."""
 
-    weights: float
-    sums: float
+    weights: int
+    sums: int
 
 
 def totals(layers: list[LayerWork]) -> Totals:
@@ -76,7 +81,7 @@ def forward(work: LayerWork, design: Design, held: Totals) -> Phase:
     width = min(design.forward_columns, work.c_out)
     partial = max(0.0, work.positions * width * 32 - design.sum_KB * KB)
     moved = (spikes + (columns - 1) * over) if not work.backward else (1 + columns) * over
-    compute = planes * rows * columns * tile
+    compute = float(planes * rows * columns * tile)
     return Phase(
         "forward",
         compute,
@@ -143,7 +148,7 @@ def update(work: LayerWork, design: Design, held: Totals) -> Phase:
         "exposed": stream + design.build,
         "regrouped": stream * max(1.0, design.build / (planes * rows)),
     }[design.builds]
-    compute = rows * columns * tile
+    compute = float(rows * columns * tile)
     accesses = planes * groups * work.weights
     d_in = work.d_in if design.input_sparsity else 1.0
     built = groups * work.c_out

@@ -73,7 +73,7 @@ def ratios(work: Work, found: Simulation, gpu: Gpu = V100) -> Ratios:
     return Ratios(gpu.seconds(work) / found.seconds, gpu.joules(work) / found.joules, gpu.area_mm2 / found.area_mm2)
 
 
-def sensitivity(work: Work, found: Simulation, gpu: Gpu = V100) -> Iterator[tuple[str, float, Ratios, Ratios]]:
+def sensitivity(work: Work, found: Simulation, gpu: Gpu = V100) -> Iterator[tuple[str, int | float, Ratios, Ratios]]:
     """Every assumption, halved and doubled: its name, its value, and the ratios that come out.
 
     Masks are not measured again: what they give stays as it is.

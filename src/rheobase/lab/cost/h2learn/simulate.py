@@ -88,7 +88,7 @@ class Simulation:
     @property
     def dram_bits(self) -> float:
         """DRAM traffic of a sample."""
-        return sum(phase.counts["dram_bit"] for phase in self.phases)
+        return sum((phase.dram_bits for phase in self.phases), 0.0)
 
     @property
     def stage(self) -> float:
@@ -160,8 +160,8 @@ class Simulation:
         for engine, peak in peaks.items():
             at = [(layer, p) for layer in self.layers for p in layer.phases if p.engine == engine]
             macs = float(sum(layer.work.macs for layer, _ in at))
-            size = sum(phase.counts["dram_bit"] for _, phase in at) / 8
-            compute = sum(phase.compute for _, phase in at)
+            size = sum((phase.dram_bits for _, phase in at), 0.0) / 8
+            compute = sum((phase.compute for _, phase in at), 0.0)
             waits = dram_cycles(size * 8, design)
             longest = max(compute, waits)
             found.append(
@@ -169,7 +169,7 @@ class Simulation:
                     engine,
                     macs,
                     macs / size if size else float("inf"),
-                    peak,
+                    float(peak),
                     macs / longest if longest else 0.0,
                     "memory" if waits > compute else "compute",
                 )

@@ -151,7 +151,7 @@ def _lock_step(lengths: Tensor, design: Design) -> int:
 def _silent(trace: LayerTrace, g: int) -> float:
     """Share of groups of g consecutive positions, in the order (step, row, column), whose gradients are all zero."""
     conv = trace.kind == "convolution"
-    x = trace.nonzero.flatten(3) if conv else trace.nonzero.flatten(2, -2).transpose(2, 3)
+    x = trace.nonzero.flatten(3) if conv else trace.nonzero.movedim(-1, 2).unsqueeze(-1).flatten(3)
     rows = x.permute(1, 2, 0, 3).flatten(2)  # [B, channels, positions]
     rows = F.pad(rows, (0, -rows.shape[-1] % g))
     return 1 - cast(Tensor, rows.unflatten(-1, (-1, g)).any(-1)).float().mean().item()
