@@ -248,7 +248,7 @@ def _product(product: Product, rule: Rule) -> LayerEnergy:
         if multiplies and rule.graded == "add" and product.additions is not None:
             macs, acs = 0.0, product.additions * times
         acs += biases
-    traffic = rule.memory.of_product(product).times(times) if rule.memory else NOTHING
+    traffic = rule.memory.of_product(product, times) if rule.memory else NOTHING
     return LayerEnergy(product.name, macs, acs, rule.mac_pJ * macs + rule.ac_pJ * acs + traffic.energy_pJ, traffic)
 
 

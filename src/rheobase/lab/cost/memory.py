@@ -43,6 +43,10 @@ class Traffic:
         """Bytes read and written."""
         return (self.read + self.written) / 8
 
+    def plus(self, other: "Traffic") -> "Traffic":
+        """Both together."""
+        return Traffic(self.read + other.read, self.written + other.written, self.energy_pJ + other.energy_pJ)
+
     def times(self, count: float) -> "Traffic":
         """The same so many times."""
         return Traffic(self.read * count, self.written * count, self.energy_pJ * count)
@@ -58,20 +62,23 @@ class Memory:
 
     A product reads its two operands and writes its result, all of it, zeros too; a neuron reads its input and its state
     and writes its state and its output at every step. Each tensor lives in the first level into which it fits as a
-    whole, that of one sample, as if it were alone there; nothing is kept from one step to the next. Sums within a
-    product, and what lies between products and neurons (norms, sums of branches, pooling), move nothing.
+    whole, that of one sample, as if it were alone there; nothing is kept from one step to the next, unless
+    `weights_once`. Sums within a product, and what lies between products and neurons (norms, sums of branches,
+    pooling), move nothing.
 
     Attributes:
         levels: from the smallest to the largest.
         weight_bits: of a weight.
         value_bits: of a real-valued activation and of a product's result.
         state_bits: of a state variable of a neuron.
+        weights_once: weights are read once for all steps of a sample, as where a layer runs all its steps in a row.
     """
 
     levels: tuple[Level, ...]
     weight_bits: int = 32
     value_bits: int = 32
     state_bits: int = 32
+    weights_once: bool = False
 
     def move(self, reads: Iterable[float], writes: Iterable[float]) -> Traffic:
         """Traffic of tensors of so many bits."""
@@ -88,10 +95,16 @@ class Memory:
         """Bits of one side of a product."""
         return operand.size * (self.weight_bits if operand.weight else self.bits(operand.holds, operand.peak))
 
-    def of_product(self, product: Product) -> Traffic:
-        """Traffic of a product that runs once for a sample."""
-        reads = (self.of_operand(operand) for operand in product.operands)
-        return self.move(reads, [product.outputs * self.value_bits])
+    def of_product(self, product: Product, times: int, widths: tuple[int, int] | None = None) -> Traffic:
+        """Traffic of a product that runs so many times for a sample; `widths` are bits of both operands if given."""
+        weights: list[float] = []
+        read: list[float] = []
+        for k, operand in enumerate(product.operands):
+            bits = self.of_operand(operand) if widths is None else operand.size * widths[k]
+            (weights if operand.weight else read).append(bits)
+        runs = min(times, product.once) if self.weights_once else times
+        written = [product.outputs * self.value_bits]
+        return self.move(weights, []).times(runs).plus(self.move(read, written).times(times))
 
     def of_neurons(self, layer: NeuronLayer) -> Traffic:
         """Traffic of one step of a layer of neurons for a sample; a layer without a traced step has no state here."""

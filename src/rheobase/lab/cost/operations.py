@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from torch import nn
 
-from rheobase.scan import Scan
+from rheobase.scan import Scan, Temporal
 from rheobase.scan.ir import BOOLEAN, SPIKES, Node, live, parse
 
 _FREE = frozenset({"neg", "float"})
@@ -48,6 +48,8 @@ class Operations:
 
 def scan_of(module: nn.Module) -> Scan | None:
     """The traced step of a neuron, or of the neuron within a recurrent layer; None if there is none."""
+    if not isinstance(module, Temporal):
+        return None
     scan = getattr(module, "scan", None) or getattr(getattr(module, "neuron", None), "scan", None)
     return scan if isinstance(scan, Scan) and scan.fused else None
 

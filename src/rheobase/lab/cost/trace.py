@@ -386,6 +386,8 @@ class Tracer:
 
     def computed(self, elementwise: dict[str, int]) -> None:
         """Values were computed element by element, outside of neurons."""
+        if not any(elementwise.values()):
+            return
         sums = self._between.setdefault(self._frames[-1].name, _Between())
         for name, count in elementwise.items():
             setattr(sums, name, getattr(sums, name) + count)
@@ -542,8 +544,9 @@ class _Watch(TorchDispatchMode):
             found = operations(text)
             if own is not None:
                 found = found - operations(own.text())
-            scaled, n = max(0, found.multiply), max(out[0].numel(), x.numel())
-            self.tracer.computed({"scaled": scaled * n, "shifted": scaled * n, "added": max(0, found.add - scaled) * n})
+            scaled, once = max(0, found.multiply), x[0].numel() if is_static(x) else x.numel()
+            added = max(0, found.add - scaled) * out[0].numel()
+            self.tracer.computed({"scaled": scaled * once, "shifted": scaled * once, "added": added})
             return
         if isinstance(module, Temporal):
             return
@@ -634,11 +637,19 @@ def trace(model: nn.Module, x: Tensor | Iterable[Tensor]) -> Report:
         with torch.no_grad(), tracing(model) as tracer:
             for batch in [x] if isinstance(x, Tensor) else x:
                 with engine("reference") if batch.is_meta else nullcontext():
-                    model(batch)
+                    for part in _apart(batch):
+                        model(part)
     finally:
         for module, mode in modes:
             module.training = mode
     return tracer.report()
+
+
+def _apart(batch: Tensor) -> list[Tensor]:
+    """The batch in two where it has as many samples as steps, so that a part without time is not taken for one with."""
+    if batch.dim() < 2 or batch.shape[0] != batch.shape[1] or batch.shape[0] < 2:
+        return [batch]
+    return [batch[:, :-1], batch[:, -1:]]
 
 
 def spike_driven(model: nn.Module, x: Tensor | Iterable[Tensor]) -> Report:

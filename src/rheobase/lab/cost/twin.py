@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 
 from rheobase.lab.cost.energy import Arithmetic, Energy, LayerEnergy
-from rheobase.lab.cost.memory import NOTHING, Memory, Traffic
+from rheobase.lab.cost.memory import NOTHING, Memory
 from rheobase.lab.cost.operations import Operations
 from rheobase.lab.cost.report import Elementwise, NeuronLayer, Product, Report
 
@@ -134,8 +134,8 @@ def quantised_twin(
 
 def _spiking(product: Product, integers: Integers, memory: Memory | None) -> LayerEnergy:
     times, pairs = product.executed, (product.effective or 0.0) * product.executed
-    widths = [_width(product, k, integers) for k in range(2)]
-    traffic = _moved(product, widths, memory, times)
+    widths = (_width(product, 0, integers), _width(product, 1, integers))
+    traffic = memory.of_product(product, times, widths) if memory else NOTHING
     biases = float(product.bias_adds * times)
     if product.spike_driven:
         acs = pairs + biases
@@ -153,9 +153,10 @@ def _quantised(product: Product, integers: Integers, bits: int, density: float, 
         elif operand.holds != "real":
             width, pairs = bits, pairs * density
         widths.append(width)
-    traffic = _moved(product, widths, memory, product.once)
+    left, right = widths
+    traffic = memory.of_product(product, product.once, (left, right)) if memory else NOTHING
     biases = float(product.bias_adds * product.once)
-    price = pairs * (integers.multiply_pJ(widths[0], widths[1]) + integers.add_pJ) + integers.add_pJ * biases
+    price = pairs * (integers.multiply_pJ(left, right) + integers.add_pJ) + integers.add_pJ * biases
     return LayerEnergy(product.name, pairs, biases, price + traffic.energy_pJ, traffic)
 
 
@@ -167,13 +168,6 @@ def _width(product: Product, side: int, integers: Integers) -> int:
     if operand.holds == "binary":
         return 1
     return max(1, int(operand.peak or 0).bit_length()) if operand.holds == "graded" else integers.value_bits
-
-
-def _moved(product: Product, widths: list[int], memory: Memory | None, times: int) -> Traffic:
-    if memory is None:
-        return NOTHING
-    reads = [operand.size * width for operand, width in zip(product.operands, widths, strict=True)]
-    return memory.move(reads, [product.outputs * memory.value_bits]).times(times)
 
 
 def _updates(layer: NeuronLayer, arithmetic: Arithmetic, memory: Memory | None) -> LayerEnergy:
