@@ -55,11 +55,13 @@ class CostArguments:
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
     rule: str = "strict"
-    """How to count: papers, papers-T, strict or spikingformer-tool."""
+    """How to count: papers, papers-T, strict, spikingformer-tool, exact, exact-spikes or memory."""
     samples: int | None = None
     """How many of the first test samples to run; all if left out."""
     checkpoint: Checkpoint | None = None
     """Which weights; those that the recipe measures if left out."""
+    report: bool = False
+    """Write report.html too, with what was counted."""
     results: Path | None = None
     """A CSV file to append spikes per neuron and energy to."""
     json: bool = False
@@ -350,24 +352,48 @@ def _cost(arguments: Sequence[str]) -> dict[str, Any]:
             " x ".join(str(operand.holds) for operand in seen),
             " x ".join(f"{operand.density:.3f}" for operand in seen),
             "yes" if product.spike_driven else "no",
-            f"{layer.macs:,}",
+            f"{layer.macs:,.0f}",
             f"{layer.acs:,.0f}",
             f"{layer.energy_pJ / 1e3:,.2f}",
         )
-    Console().print(table)
+    others = price.total_pJ - sum(layer.energy_pJ for layer in price.layers)
+    if others:
+        table.add_row("neurons and sums", "", "", "", "", "", f"{others / 1e3:,.2f}", end_section=True)
+    table.add_row("sum", "", "", "", f"{price.macs:,.0f}", f"{price.acs:,.0f}", f"{price.total_pJ / 1e3:,.2f}")
+    console = Console()
+    console.print(table)
     found = {"run": str(run.path), **summary(report, price), "csv": str(path)}
+    console.print(_by_rule(found["rules"]))
+    share = f"{report.mac_share:.2%} of the MACs need a multiplier"
+    print(f"spike-driven: {'yes' if report.spike_driven else f'no, {share}'}")
     print(
         f"{price.total_pJ / 1e3:,.2f} nJ a sample by the rule {price.rule!r} ({report.samples} samples, T = {report.T})"
     )
+    for name, sums in found["quantised"].items():
+        print(
+            f"{name}: {sums['ratio']:.2f} times the energy of the {sums['bits']}-bit quantised network of the same "
+            f"shape ({sums['snn_pJ'] / 1e3:,.2f} and {sums['ann_pJ'] / 1e3:,.2f} nJ, whole numbers)"
+        )
     spikes = found["spikes_per_neuron"]
-    print(
-        f"{'-' if spikes is None else format(spikes, '.3f')} spikes a neuron; "
-        f"{report.mac_share:.2%} of the MACs need a multiplier"
-    )
+    print(f"{'-' if spikes is None else format(spikes, '.3f')} spikes a neuron")
     print(f"csv {path}")
     if given.results is not None:
         recipes.record_cost(run, given.results)
+    if given.report:
+        found["report"] = str(recipes.report(run, which=given.checkpoint))
+        print(f"report {found['report']}")
     return found
+
+
+def _by_rule(rules: dict[str, dict[str, float]]) -> Any:
+    """The sums of every rule as a table."""
+    from rich.table import Table
+
+    table = Table("rule", "MACs", "ACs", "products, nJ", "neurons and sums", "memory", "sum, nJ")
+    for name, sums in rules.items():
+        parts = (sums[f"{part}_pJ"] / 1e3 for part in ("products", "neurons", "memory", "energy"))
+        table.add_row(name, f"{sums['macs']:,.0f}", f"{sums['acs']:,.0f}", *(f"{part:,.2f}" for part in parts))
+    return table
 
 
 def _floor(arguments: Sequence[str]) -> dict[str, Any]:
