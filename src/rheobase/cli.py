@@ -57,7 +57,11 @@ class CostArguments:
     rule: str = "strict"
     """How to count: papers, papers-T, strict, spikingformer-tool, exact, exact-spikes or memory."""
     samples: int | None = None
-    """How many of the first test samples to run; all if left out."""
+    """How many of the first test samples to run; all if left out; of --h2learn, of a training batch."""
+    h2learn: Literal["ref-S", "ref-L"] | None = None
+    """Instead, simulate a training step on this design of an accelerator. Writes h2learn.csv."""
+    units: Literal["45nm", "sata", "45nm-hbm"] = "45nm"
+    """Table of energies for --h2learn."""
     checkpoint: Checkpoint | None = None
     """Which weights; those that the recipe measures if left out."""
     report: bool = False
@@ -343,6 +347,8 @@ def _cost(arguments: Sequence[str]) -> dict[str, Any]:
 
     given = _parse(CostArguments, arguments, "rheobase cost")
     run = RunFolder.open(given.run)
+    if given.h2learn is not None:
+        return _h2learn(given, run)
     report, price, path = recipes.cost(run, which=given.checkpoint, rule=given.rule, samples=given.samples)
     table = Table(Column("layer", overflow="fold"), "reads", "density", "spikes only", "MACs", "ACs", "nJ")
     for product, layer in zip(report.products, price.layers, strict=True):
@@ -379,6 +385,69 @@ def _cost(arguments: Sequence[str]) -> dict[str, Any]:
     print(f"csv {path}")
     if given.results is not None:
         recipes.record_cost(run, given.results)
+    if given.report:
+        found["report"] = str(recipes.report(run, which=given.checkpoint))
+        print(f"report {found['report']}")
+    return found
+
+
+def _h2learn(given: CostArguments, run: Any) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from rheobase import recipes
+    from rheobase.recipes.h2learn import accelerated_summary
+
+    assert given.h2learn is not None
+    made, path = recipes.h2learn(
+        run, design=given.h2learn, units=given.units, which=given.checkpoint, samples=given.samples
+    )
+    found = {"run": str(run.path), **accelerated_summary(made), "csv": str(path)}
+    engines = ("forward", "backward", "update")
+    heads = ("rate", "d_in", "d_out", "silent", *engines)
+    table = Table(Column("layer", overflow="fold"), *heads, title="cycles a sample")
+    for layer in made.found.layers:
+        work, phases = layer.work, (layer.forward, layer.backward, layer.update)
+        shares = (f"{share:.2f}" for share in (work.rate, work.d_in, work.d_out, work.silent))
+        cycles = ("-" if phase is None else f"{phase.cycles(made.found.design):,.0f}" for phase in phases)
+        table.add_row(work.name, *shares, *cycles)
+    for name, sums in (("sum", found["cycles"]), ("sum, tables exposed", found["cycles_exposed"])):
+        table.add_row(name, "", "", "", "", *(f"{sums[engine]:,.0f}" for engine in engines))
+    table.add_row("busy", "", "", "", "", *(f"{found['utilisation'][engine]:.0%}" for engine in engines))
+    parts = Table(Column("with", overflow="fold"), *engines, "ms a sample")
+    for name, each in found["ablation"].items():
+        cycles = (f"{each['cycles'][engine]:,.0f}" for engine in engines)
+        parts.add_row(name, *cycles, f"{each['ms_per_sample']:.4g}")
+    console = Console()
+    console.print(table)
+    console.print(parts)
+    kinds = ("speed", "energy", "area")
+    against = Table(Column("times the GPU model, a roofline", overflow="fold"), *kinds)
+    for name, each in found["ratios"].items():
+        against.add_row(name, *(f"{each[kind]:.2f}" for kind in kinds))
+    against.add_row("published", *(" to ".join(f"{v:.2f}" for v in sorted(set(found["published"][k]))) for k in kinds))
+    console.print(against)
+    weighed = Table(Column("assumption", overflow="fold"), "value", *(f"{kind}, / 2 and x 2" for kind in kinds))
+    for name, value, low, high in made.assumptions:
+        ratios = (f"{getattr(low, kind):.2f} {getattr(high, kind):.2f}" for kind in kinds)
+        weighed.add_row(name, f"{value:.4g}", *ratios)
+    console.print(weighed)
+    for each in found["unmapped"]:
+        print(f"not mapped: {each['name'] or 'the model'}: {each['reason']}")
+    if found["unmapped"]:
+        print(f"{found['unmapped_share']:.2%} of the MACs are left out, here and of the GPU")
+    if found["dense"]:
+        print(
+            f"dense gradients enter {len(found['dense'])} layers, as behind a batch norm: output sparsity alone is left"
+        )
+    if found["open"]:
+        print(f"windows of {len(found['open'])} layers of neurons are open everywhere: no output sparsity there")
+    joules = sum(found["energy_pJ"].values())
+    print(
+        f"{found['ms_per_sample']:.4g} ms and {joules / 1e9:.4g} mJ a sample on {made.name}, simulated "
+        f"({made.step.batch} samples traced, T = {made.step.T}, energies {made.units})"
+    )
+    print(f"csv {path}")
     if given.report:
         found["report"] = str(recipes.report(run, which=given.checkpoint))
         print(f"report {found['report']}")

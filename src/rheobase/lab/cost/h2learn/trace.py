@@ -12,8 +12,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from rheobase.lab.cost.count import values_of
 from rheobase.lab.cost.h2learn.windows import Windows, noise_of, open_windows, surrogates
-from rheobase.lab.cost.trace import values_of
 from rheobase.neurons.surrogate import Rectangle
 from rheobase.nn import Sequential
 from rheobase.nn.memory import memory
