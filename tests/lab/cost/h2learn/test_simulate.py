@@ -244,6 +244,28 @@ def test_the_pipeline_gains_at_most_what_its_slowest_engine_allows():
     assert before > 0.99 * (F_ + B + W) / max(F_, B, W)
 
 
+@pytest.mark.parametrize("slowest", ["forward", "backward", "update"])
+@pytest.mark.parametrize("samples", [1, 2, 9])
+def test_the_pipeline_sample_by_sample(slowest, samples):
+    """A sample goes backward when it went forward; its weights are updated from then on, the first layer at the end."""
+    layers, cells = network(2, [("a", 8, 16, 3, 8, 8), ("b", 16, 16, 3, 8, 8)], d_in=0.5, d_out=0.5, silent=0.5)
+    design = {
+        "forward": replace(REF_S, forward_rows=1, minibatch=samples),
+        "backward": replace(REF_S, macs=8, minibatch=samples),
+        "update": replace(REF_S, update_rows=1, update_columns=1, minibatch=samples),
+    }[slowest]
+    found = simulate((layers, cells), design)
+    F_, B, W = (found.cycles[engine] for engine in ("forward", "backward", "update"))
+    assert max(F_, B, W) == found.cycles[slowest]
+    forward = backward = update = 0.0
+    for _ in range(samples):
+        forward += F_
+        begin = max(forward, backward)
+        backward = begin + B
+        update = max(max(begin, update) + W, backward + found.layers[0].update.compute)
+    assert found.minibatch_cycles == pytest.approx(update)
+
+
 @pytest.mark.parametrize("late", [0.1, 10.0])
 def test_the_pipeline_ends_when_the_update_engine_does(late):
     """Also where that is the slowest."""

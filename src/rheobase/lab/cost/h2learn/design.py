@@ -135,19 +135,20 @@ class Units:
 
 _SATA_MAC = 0.239 + 0.0389
 _SCALE = (1.1 + 0.4) / _SATA_MAC
+_HOROWITZ = Units(
+    multiply=1.1,
+    add=0.4,
+    accumulate=0.9,
+    lookup=15 * 0.00172 * _SCALE,
+    compare=0.00309 * _SCALE,
+    select=0.00172 * _SCALE,
+    store=0.0301 * _SCALE,
+    shift=0.00605 * _SCALE,
+    buffer_bit=100 / 64,
+    dram_bit=(1300 + 2600) / 2 / 64,
+)
 UNITS: dict[str, Units] = {
-    "45nm": Units(
-        multiply=1.1,
-        add=0.4,
-        accumulate=0.9,
-        lookup=15 * 0.00172 * _SCALE,
-        compare=0.00309 * _SCALE,
-        select=0.00172 * _SCALE,
-        store=0.0301 * _SCALE,
-        shift=0.00605 * _SCALE,
-        buffer_bit=100 / 64,
-        dram_bit=(1300 + 2600) / 2 / 64,
-    ),
+    "45nm": _HOROWITZ,
     "sata": Units(
         multiply=0.239,
         add=0.00967,
@@ -160,8 +161,8 @@ UNITS: dict[str, Units] = {
         buffer_bit=1.95 / 16,
         dram_bit=55.58 / 16,
     ),
+    "45nm-hbm": replace(_HOROWITZ, dram_bit=12.45),
 }
-UNITS["45nm-hbm"] = replace(UNITS["45nm"], dram_bit=12.45)
 """Tables of unit energies by name.
 
 - "45nm": Horowitz, ISSCC 2014: fp16 multiplication and addition, fp32 addition, 1 MB SRAM of 64 bit, DRAM in the middle
