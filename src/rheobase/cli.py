@@ -60,7 +60,7 @@ class CostArguments:
     """How many of the first test samples to run; all if left out; of --h2learn, of a training batch."""
     h2learn: Literal["ref-S", "ref-L"] | None = None
     """Instead, simulate a training step on this design of an accelerator. Writes h2learn.csv."""
-    units: Literal["45nm", "sata", "45nm-hbm"] = "45nm"
+    units: Literal["45nm", "sata", "45nm-prosperity"] = "45nm"
     """Table of energies for --h2learn."""
     checkpoint: Checkpoint | None = None
     """Which weights; those that the recipe measures if left out."""

@@ -65,8 +65,3 @@ def parallel_time_batching(spikes: Tensor, N: int, window: int = 4, columns: int
     padded = F.pad(spikes, (0, 0, 0, 0, 0, -len(spikes) % window))
     union = padded.unflatten(0, (-1, window)).any(1)
     return int(union.sum()) * ceil(N / columns) * window + spikes[..., 0].numel() * packing
-
-
-def lookup_engine(M: int, K: int, N: int, rows: int = 32, columns: int = 32, fused: int = 8) -> float:
-    """The forward engine's tiles on the same product, without a lower bound for builds."""
-    return ceil(ceil(K / fused) / rows) * ceil(N / columns) * float(M)

@@ -161,7 +161,7 @@ UNITS: dict[str, Units] = {
         buffer_bit=1.95 / 16,
         dram_bit=55.58 / 16,
     ),
-    "45nm-hbm": replace(_HOROWITZ, dram_bit=12.45),
+    "45nm-prosperity": replace(_HOROWITZ, dram_bit=12.45),
 }
 """Tables of unit energies by name.
 
@@ -169,7 +169,7 @@ UNITS: dict[str, Units] = {
   of its range. What it does not list is that of "sata", scaled by the energy of a multiply-accumulate.
 - "sata": 16-bit integers in the code published with arXiv:2204.05422 (SATA), taken as pJ; it calls a
   multiply-accumulate 0.2779, an SRAM access 7 and a DRAM access 200 of them, here of 16 bit each.
-- "45nm-hbm": "45nm" with the 12.45 pJ/bit of DRAM in the code published with arXiv:2503.03379 (Prosperity).
+- "45nm-prosperity": "45nm" with the 12.45 pJ/bit of DRAM in the code published with arXiv:2503.03379 (Prosperity).
 
 A lookup is taken as a tree of 15 two-way multiplexers.
 """
