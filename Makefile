@@ -7,8 +7,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 PIP_FLAGS ?=
 ARGS ?=
 RECIPES ?= fashion-mnist
+STUDIES ?=
 SEEDS ?= 0
 RESULTS ?= runs/reproduced.csv
+STUDY_RESULTS ?= runs/studied.csv
 BENCHMARKS ?= neuron fc conv memory compile parallel_reset psn events
 BENCH_FLAGS ?=
 TYPED := --jaxtyping-packages=rheobase,beartype.beartype
@@ -32,6 +34,7 @@ help: ## Show this
 	@echo '  ARGS=...       options for pytest: make test ARGS="tests/neurons -x"'
 	@echo '  BENCHMARKS=... BENCH_FLAGS=...  what `make bench` measures: make bench BENCHMARKS="fc conv" BENCH_FLAGS=--quick'
 	@echo '  RECIPES=... SEEDS=...  what `make reproduce` trains: make reproduce RECIPES=mnist SEEDS="0 1 2"'
+	@echo '  STUDIES=...    and what it measures besides: make reproduce RECIPES= STUDIES=h2learn-densities'
 
 demo: $(INSTALLED) ## Train a spiking ResNet on handwritten digits and write its report: minutes, no download of data
 	$(BIN)/rheobase train digits --report
@@ -67,6 +70,8 @@ reproduce: $(INSTALLED) ## Train the slow recipes and append what was measured t
 	@set -e; for recipe in $(RECIPES); do for seed in $(SEEDS); do \
 		echo "$$recipe, seed $$seed"; \
 		$(BIN)/rheobase train $$recipe --seed $$seed --download --report --results $(RESULTS); \
+	done; done; for study in $(STUDIES); do for seed in $(SEEDS); do \
+		$(BIN)/rheobase study $$study --seed $$seed --results $(STUDY_RESULTS); \
 	done; done
 
 clean: ## Remove .venv, built docs and caches; runs stay

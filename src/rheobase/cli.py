@@ -55,11 +55,17 @@ class CostArguments:
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
     rule: str = "strict"
-    """How to count: papers, papers-T, strict or spikingformer-tool."""
+    """How to count: papers, papers-T, strict, spikingformer-tool, exact, exact-spikes or memory."""
     samples: int | None = None
-    """How many of the first test samples to run; all if left out."""
+    """How many of the first test samples to run; all if left out; of --h2learn, of a training batch."""
+    h2learn: Literal["ref-S", "ref-L"] | None = None
+    """Instead, simulate a training step on this design of an accelerator. Writes h2learn.csv."""
+    units: Literal["45nm", "sata", "45nm-prosperity"] = "45nm"
+    """Table of energies for --h2learn."""
     checkpoint: Checkpoint | None = None
     """Which weights; those that the recipe measures if left out."""
+    report: bool = False
+    """Write report.html too, with what was counted."""
     results: Path | None = None
     """A CSV file to append spikes per neuron and energy to."""
     json: bool = False
@@ -341,6 +347,8 @@ def _cost(arguments: Sequence[str]) -> dict[str, Any]:
 
     given = _parse(CostArguments, arguments, "rheobase cost")
     run = RunFolder.open(given.run)
+    if given.h2learn is not None:
+        return _h2learn(given, run)
     report, price, path = recipes.cost(run, which=given.checkpoint, rule=given.rule, samples=given.samples)
     table = Table(Column("layer", overflow="fold"), "reads", "density", "spikes only", "MACs", "ACs", "nJ")
     for product, layer in zip(report.products, price.layers, strict=True):
@@ -350,24 +358,111 @@ def _cost(arguments: Sequence[str]) -> dict[str, Any]:
             " x ".join(str(operand.holds) for operand in seen),
             " x ".join(f"{operand.density:.3f}" for operand in seen),
             "yes" if product.spike_driven else "no",
-            f"{layer.macs:,}",
+            f"{layer.macs:,.0f}",
             f"{layer.acs:,.0f}",
             f"{layer.energy_pJ / 1e3:,.2f}",
         )
-    Console().print(table)
+    others = price.total_pJ - sum(layer.energy_pJ for layer in price.layers)
+    if others:
+        table.add_row("neurons and sums", "", "", "", "", "", f"{others / 1e3:,.2f}", end_section=True)
+    table.add_row("sum", "", "", "", f"{price.macs:,.0f}", f"{price.acs:,.0f}", f"{price.total_pJ / 1e3:,.2f}")
+    console = Console()
+    console.print(table)
     found = {"run": str(run.path), **summary(report, price), "csv": str(path)}
+    console.print(_by_rule(found["rules"]))
+    share = f"{report.mac_share:.2%} of the MACs need a multiplier"
+    print(f"spike-driven: {'yes' if report.spike_driven else f'no, {share}'}")
     print(
         f"{price.total_pJ / 1e3:,.2f} nJ a sample by the rule {price.rule!r} ({report.samples} samples, T = {report.T})"
     )
+    for name, sums in found["quantised"].items():
+        print(
+            f"{name}: {sums['ratio']:.2f} times the energy of the {sums['bits']}-bit quantised network of the same "
+            f"shape ({sums['snn_pJ'] / 1e3:,.2f} and {sums['ann_pJ'] / 1e3:,.2f} nJ, whole numbers)"
+        )
     spikes = found["spikes_per_neuron"]
-    print(
-        f"{'-' if spikes is None else format(spikes, '.3f')} spikes a neuron; "
-        f"{report.mac_share:.2%} of the MACs need a multiplier"
-    )
+    print(f"{'-' if spikes is None else format(spikes, '.3f')} spikes a neuron")
     print(f"csv {path}")
     if given.results is not None:
         recipes.record_cost(run, given.results)
+    if given.report:
+        found["report"] = str(recipes.report(run, which=given.checkpoint))
+        print(f"report {found['report']}")
     return found
+
+
+def _h2learn(given: CostArguments, run: Any) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from rheobase import recipes
+    from rheobase.recipes.h2learn import accelerated_summary
+
+    assert given.h2learn is not None
+    made, path = recipes.h2learn(
+        run, design=given.h2learn, units=given.units, which=given.checkpoint, samples=given.samples
+    )
+    found = {"run": str(run.path), **accelerated_summary(made), "csv": str(path)}
+    engines = ("forward", "backward", "update")
+    heads = ("rate", "d_in", "d_out", "silent", *engines)
+    table = Table(Column("layer", overflow="fold"), *heads, title="cycles a sample")
+    for layer in made.found.layers:
+        work, phases = layer.work, (layer.forward, layer.backward, layer.update)
+        shares = (f"{share:.2f}" for share in (work.rate, work.d_in, work.d_out, work.silent))
+        cycles = ("-" if phase is None else f"{phase.cycles(made.found.design):,.0f}" for phase in phases)
+        table.add_row(work.name, *shares, *cycles)
+    for name, sums in (("sum", found["cycles"]), ("sum, tables exposed", found["cycles_exposed"])):
+        table.add_row(name, "", "", "", "", *(f"{sums[engine]:,.0f}" for engine in engines))
+    table.add_row("busy", "", "", "", "", *(f"{found['utilisation'][engine]:.0%}" for engine in engines))
+    parts = Table(Column("with", overflow="fold"), *engines, "ms a sample")
+    for name, each in found["ablation"].items():
+        cycles = (f"{each['cycles'][engine]:,.0f}" for engine in engines)
+        parts.add_row(name, *cycles, f"{each['ms_per_sample']:.4g}")
+    console = Console()
+    console.print(table)
+    console.print(parts)
+    kinds = ("speed", "energy", "area")
+    against = Table(Column("times the GPU model, a roofline", overflow="fold"), *kinds)
+    for name, each in found["ratios"].items():
+        against.add_row(name, *(f"{each[kind]:.2f}" for kind in kinds))
+    against.add_row("published", *(" to ".join(f"{v:.2f}" for v in sorted(set(found["published"][k]))) for k in kinds))
+    console.print(against)
+    weighed = Table(Column("assumption", overflow="fold"), "value", *(f"{kind}, / 2 and x 2" for kind in kinds))
+    for name, value, low, high in made.assumptions:
+        ratios = (f"{getattr(low, kind):.2f} {getattr(high, kind):.2f}" for kind in kinds)
+        weighed.add_row(name, f"{value:.4g}", *ratios)
+    console.print(weighed)
+    for each in found["unmapped"]:
+        print(f"not mapped: {each['name'] or 'the model'}: {each['reason']}")
+    if found["unmapped"]:
+        print(f"{found['unmapped_share']:.2%} of the MACs are left out, here and of the GPU")
+    if found["dense"]:
+        print(
+            f"dense gradients enter {len(found['dense'])} layers, as behind a batch norm: output sparsity alone is left"
+        )
+    if found["open"]:
+        print(f"windows of {len(found['open'])} layers of neurons are open everywhere: no output sparsity there")
+    joules = sum(found["energy_pJ"].values())
+    print(
+        f"{found['ms_per_sample']:.4g} ms and {joules / 1e9:.4g} mJ a sample on {made.name}, simulated "
+        f"({made.step.batch} samples traced, T = {made.step.T}, energies {made.units})"
+    )
+    print(f"csv {path}")
+    if given.report:
+        found["report"] = str(recipes.report(run, which=given.checkpoint))
+        print(f"report {found['report']}")
+    return found
+
+
+def _by_rule(rules: dict[str, dict[str, float]]) -> Any:
+    """The sums of every rule as a table."""
+    from rich.table import Table
+
+    table = Table("rule", "MACs", "ACs", "products, nJ", "neurons and sums", "memory", "sum, nJ")
+    for name, sums in rules.items():
+        parts = (sums[f"{part}_pJ"] / 1e3 for part in ("products", "neurons", "memory", "energy"))
+        table.add_row(name, f"{sums['macs']:,.0f}", f"{sums['acs']:,.0f}", *(f"{part:,.2f}" for part in parts))
+    return table
 
 
 def _floor(arguments: Sequence[str]) -> dict[str, Any]:

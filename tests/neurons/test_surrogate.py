@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from rheobase.neurons import Atan, FastSigmoid, Gaussian, Rectangle, Sigmoid, Triangle
+from rheobase.neurons.surrogate import SURROGATES, Smooth
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,14 @@ from rheobase.neurons import Atan, FastSigmoid, Gaussian, Rectangle, Sigmoid, Tr
 def test_values_of_the_literature(surrogate, at_zero, at_one):
     g = surrogate.derivative(torch.tensor([0.0, 1.0], dtype=torch.float64))
     assert g.tolist() == pytest.approx([at_zero, at_one], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(SURROGATES))
+def test_the_window_is_where_the_derivative_is_not_zero(name):
+    x = torch.linspace(-2, 2, 401)
+    for surrogate in (SURROGATES[name](), Smooth(SURROGATES[name]())):
+        assert torch.equal(surrogate.window(x), surrogate.derivative(x) != 0)
+    assert SURROGATES[name]().window(torch.zeros(1))
 
 
 def test_threshold_itself_fires_unless_strict():

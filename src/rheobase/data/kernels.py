@@ -1,16 +1,12 @@
 """The compiled loops of the data layer, imported when first asked for: numba is not part of importing it."""
 
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 
-@cache
 def kernels(name: str = "bin_kernels") -> ModuleType:
     """The module of loops of that name in this folder, its machine code kept in `$RHEOBASE_KERNELS` like that of the
     generated kernels."""
-    from rheobase.scan.run_cpu import compiling, kernel_module, toolchain
+    from rheobase.scan.run_cpu import kernels_of
 
-    text = Path(__file__).with_name(f"{name}.py").read_text()
-    with compiling:
-        return kernel_module(text, toolchain())
+    return kernels_of(Path(__file__).with_name(f"{name}.py"))

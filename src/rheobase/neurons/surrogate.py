@@ -26,6 +26,10 @@ class Surrogate:
         """$P'(x)$, used as the derivative of the spike."""
         raise NotImplementedError
 
+    def window(self, x: Tensor) -> Tensor:
+        """Where the derivative is not zero, as bool: where gradients pass the spike."""
+        return self.derivative(x) != 0
+
     def __call__(self, x: Tensor, strict: bool = False) -> Tensor:
         """1 where x >= 0 (x > 0 if `strict`), else 0, in x's dtype; its derivative is `derivative(x)`."""
         return spike(x, self, strict)
@@ -81,6 +85,9 @@ class Rectangle(Surrogate):
 
     def derivative(self, x: Tensor) -> Tensor:  # noqa: D102
         return torch.where(x.abs() < self.width / 2, 1 / self.width, 0.0).to(x.dtype)
+
+    def window(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x.abs() < self.width / 2
 
 
 @dataclass(frozen=True)

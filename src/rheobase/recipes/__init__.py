@@ -1,6 +1,16 @@
 """Recipes: a file per claim, a function per config; the top of the import order, where any model meets any data."""
 
-from rheobase.recipes import cifar, depth, events, gradients, imagenet, images, psn, transformers  # noqa: F401  (registers)
+from rheobase.recipes import (  # noqa: F401  (registers)
+    cifar,
+    depth,
+    events,
+    gradients,
+    h2learn_densities,
+    imagenet,
+    images,
+    psn,
+    transformers,
+)
 from rheobase.recipes.classification import (
     Classification,
     Task,
@@ -16,6 +26,7 @@ from rheobase.recipes.classification import (
 )
 from rheobase.recipes.cost import cost
 from rheobase.recipes.floors import floors
+from rheobase.recipes.h2learn import h2learn
 from rheobase.recipes.record import record, record_cost, record_floors
 from rheobase.recipes.registry import list_recipes, recipe, register
 from rheobase.recipes.studies import Measurement, list_studies, record_measurement, study
@@ -29,6 +40,7 @@ __all__ = [
     "config_of",
     "cost",
     "floors",
+    "h2learn",
     "is_cross_validated",
     "list_recipes",
     "list_studies",

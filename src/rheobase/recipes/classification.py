@@ -31,6 +31,8 @@ from rheobase.data import (
 from rheobase.models import MODELS, create_model
 from rheobase.neurons import NEURONS, create_neuron
 from rheobase.nn import PerChannel, begin_epoch, observe
+from rheobase.recipes.cost_page import cost_sections
+from rheobase.recipes.h2learn_page import h2learn_sections
 from rheobase.report import LayerActivity, RunReport, Sample, evenly_spaced, write
 from rheobase.scan import Temporal
 from rheobase.train import (
@@ -603,6 +605,7 @@ def _page(run: RunFolder, which: str | None) -> RunReport:
         class_names=classes,
         layers=activity.layers(len(labels)),
         sample=Sample(_picture(task), classes[int(labels[0])], classes[int(predicted[0])]),
+        sections=(*cost_sections(run), *h2learn_sections(run)),
     )
 
 

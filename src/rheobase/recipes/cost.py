@@ -2,21 +2,38 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rheobase.files import write_atomic
-from rheobase.lab.cost import Energy, Report, activity, energy, rule_named, tracing
+from rheobase.lab.cost import (
+    HOROWITZ,
+    RULES,
+    Energy,
+    LayerEnergy,
+    Memory,
+    Product,
+    Report,
+    activity,
+    energy,
+    quantised_twin,
+    rule_named,
+    tracing,
+)
 from rheobase.lab.cost.report import shapes
 from rheobase.recipes.classification import build, config_of, is_cross_validated, load_run
 from rheobase.train import RunFolder, evaluate
 
 COLUMNS = (
-    "layer", "kind", "shape", "macs", "bias_adds", "executed", "steps", "holds", "density", "effective", "declared",
-    "spike_driven", "strict", "rule", "counted_macs", "counted_acs", "energy_pJ",
+    "layer", "kind", "shape", "macs", "inside", "bias_adds", "executed", "steps", "holds", "density", "effective",
+    "additions", "declared", "spike_driven", "strict", "updates", "operations", "rule", "counted_macs", "counted_acs",
+    "energy_pJ", "computing_pJ", "moving_pJ", "moved_bytes", "quantised_pJ",
 )  # fmt: skip
+"""Columns of cost.csv. Up to `energy_pJ` by the rule that was asked for; `computing_pJ`, `moving_pJ` and `moved_bytes`
+by the rule "memory"; `quantised_pJ` of the quantised network, with memory."""
 
 
 def cost(
@@ -55,7 +72,7 @@ def cost(
 
 
 def summary(report: Report, price: Energy) -> dict[str, Any]:
-    """The sums of a report and its price, as JSON holds them."""
+    """The sums of a report and its price, as JSON holds them; by every rule, and of the quantised network."""
     return {
         "rule": price.rule,
         "samples": report.samples,
@@ -71,39 +88,91 @@ def summary(report: Report, price: Energy) -> dict[str, Any]:
         "macs": price.macs,
         "acs": price.acs,
         "energy_pJ": price.total_pJ,
+        "unpriced": list(energy(report, "memory").unpriced),
+        "rules": {name: _sums(energy(report, name)) for name in RULES},
+        "quantised": {name: _beside(report, memory) for name, memory in _COMPARED.items()},
     }
+
+
+def _sums(price: Energy) -> dict[str, float]:
+    return {
+        "macs": price.macs,
+        "acs": price.acs,
+        "products_pJ": sum(layer.operations_pJ for layer in price.layers),
+        "neurons_pJ": sum(layer.operations_pJ for layer in (*price.neurons, *price.between)),
+        "memory_pJ": price.memory_pJ,
+        "energy_pJ": price.total_pJ,
+    }
+
+
+_COMPARED = {
+    "operations": None,
+    "with memory": HOROWITZ,
+    "with memory, weights read once": replace(HOROWITZ, weights_once=True),
+}
+"""How a network is compared with the quantised one."""
+
+
+def _beside(report: Report, memory: Memory | None) -> dict[str, float]:
+    twin = quantised_twin(report, memory=memory)
+    return {"bits": twin.bits, "snn_pJ": twin.snn.total_pJ, "ann_pJ": twin.ann.total_pJ, "ratio": twin.ratio}
 
 
 def _csv(report: Report, price: Energy) -> str:
     lines = io.StringIO()
-    writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
-    for product, layer in zip(report.products, price.layers, strict=True):
-        seen = product.activations
+    whole, quantised = energy(report, "memory"), quantised_twin(report, memory=HOROWITZ).ann
+    for k, product in enumerate(report.products):
+        counted = {"counted_macs": price.layers[k].macs, "counted_acs": price.layers[k].acs}
+        shown = {**_product(product), **counted, **_prices(whole.layers[k], quantised.layers[k])}
+        writer.writerow({**shown, "rule": price.rule, "energy_pJ": price.layers[k].energy_pJ})
+    for k, layer in enumerate(report.neurons):
         writer.writerow(
             {
-                "layer": product.name,
-                "shape": shapes(product),
-                "holds": " x ".join(str(operand.holds) for operand in seen),
-                "density": " x ".join(f"{operand.density:.6g}" for operand in seen),
-                "declared": product.declared or "",
+                "layer": layer.name,
+                "kind": "neurons",
+                "shape": layer.units,
+                "holds": layer.emits,
+                "density": f"{layer.rate:.6g}",
+                "updates": layer.updates,
+                "operations": "" if layer.operations is None else layer.operations.total,
                 "rule": price.rule,
-                "counted_macs": layer.macs,
-                "counted_acs": layer.acs,
-                "energy_pJ": layer.energy_pJ,
-                **{
-                    name: getattr(product, name)
-                    for name in (
-                        "kind",
-                        "macs",
-                        "bias_adds",
-                        "executed",
-                        "steps",
-                        "effective",
-                        "spike_driven",
-                        "strict",
-                    )
-                },
+                "energy_pJ": price.neurons[k].energy_pJ if price.neurons else 0.0,
+                **_prices(whole.neurons[k], quantised.neurons[k]),
+            }
+        )
+    for k, each in enumerate(report.elementwise):
+        writer.writerow(
+            {
+                "layer": each.name,
+                "kind": "between",
+                "rule": price.rule,
+                "energy_pJ": price.between[k].energy_pJ if price.between else 0.0,
+                **_prices(whole.between[k], quantised.between[k]),
             }
         )
     return lines.getvalue()
+
+
+def _product(product: Product) -> dict[str, Any]:
+    seen = product.activations
+    plain = ("kind", "macs", "inside", "bias_adds", "executed", "steps", "effective", "spike_driven", "strict")
+    return {
+        "layer": product.name,
+        "shape": shapes(product),
+        "holds": " x ".join(str(operand.holds) for operand in seen),
+        "density": " x ".join(f"{operand.density:.6g}" for operand in seen),
+        "declared": product.declared or "",
+        "additions": "" if product.additions is None else product.additions,
+        **{name: getattr(product, name) for name in plain},
+    }
+
+
+def _prices(whole: LayerEnergy, quantised: LayerEnergy) -> dict[str, float]:
+    return {
+        "computing_pJ": whole.operations_pJ,
+        "moving_pJ": whole.traffic.energy_pJ,
+        "moved_bytes": whole.traffic.bytes,
+        "quantised_pJ": quantised.energy_pJ,
+    }

@@ -9,12 +9,16 @@ from rheobase.report.clip import EventView, save_clip, save_events, save_raster
 from rheobase.report.content import LayerActivity, RunReport, Sample
 from rheobase.report.figures import evenly_spaced
 from rheobase.report.page import render, write
+from rheobase.report.section import Grid, Section, Stack
 
 __all__ = [
     "EventView",
+    "Grid",
     "LayerActivity",
     "RunReport",
     "Sample",
+    "Section",
+    "Stack",
     "evenly_spaced",
     "render",
     "save_clip",

@@ -7,6 +7,8 @@ from numbers import Real
 
 import numpy as np
 
+from rheobase.report.section import Section
+
 SATURATED_RATE = 0.99
 """A binary neuron that fires at this share of the steps or more counts as saturated."""
 
@@ -141,6 +143,7 @@ class RunReport:
         class_names: K names.
         layers: spiking layers, from input to output.
         sample: the input that the rasters belong to.
+        sections: what else there is to show, such as what the network costs.
 
     Raises:
         ValueError: shapes disagree, a count is negative, or a history value is not a number.
@@ -159,6 +162,7 @@ class RunReport:
     class_names: Sequence[str] = ()
     layers: Sequence[LayerActivity] = ()
     sample: Sample | None = None
+    sections: Sequence[Section] = ()
 
     def __post_init__(self) -> None:
         if not (math.isnan(self.test_accuracy) or 0 <= self.test_accuracy <= 1):

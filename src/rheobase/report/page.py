@@ -25,9 +25,11 @@ from rheobase.report.figures import (
     row_shares,
     sample_pixels,
 )
+from rheobase.report.section import Grid, Stack
 
-RASTERS, RASTER_NEURONS, HISTOGRAMS, POINTS, TABLE_CLASSES, MISTAKES = 12, 64, 24, 400, 20, 8
-"""The most that is drawn: rasters, their neurons, histograms, points of a curve, classes in a table, mistakes."""
+RASTERS, RASTER_NEURONS, HISTOGRAMS, POINTS, TABLE_CLASSES, MISTAKES, BARS = 12, 64, 24, 400, 20, 8, 40
+"""The most that is drawn: rasters, their neurons, histograms, points of a curve, classes in a table, mistakes, bars of
+a stack."""
 
 
 CURVE_KINDS = {"train": "faint", "validation": "strong"}
@@ -42,6 +44,7 @@ def render(report: RunReport) -> str:
         confusion=_confusion(report),
         sample=_sample(report),
         activity=_activity(report),
+        sections=[(section, [_part(part) for part in section.parts]) for section in report.sections],
         config=list(_flat(report.config)),
         environment=list(_flat(report.environment)),
         saturated_rate=SATURATED_RATE,
@@ -72,6 +75,7 @@ def filled(template: str, **values: Any) -> str:
         "percent": _percent,
         "count": _count,
         "number": _number,
+        "cell": _cell,
         "rate": _rate,
         "duration": _duration,
     }
@@ -186,6 +190,17 @@ def _activity(report: RunReport) -> dict[str, Any]:
     }
 
 
+def _part(part: Grid | Stack) -> dict[str, Any]:
+    """A table as it is, or the largest bars of a stack with their parts as shares of the largest one."""
+    if isinstance(part, Grid):
+        return {"grid": part}
+    sums = [sum(values[k] for _, values in part.parts) for k in range(len(part.labels))]
+    shown = sorted(sorted(range(len(sums)), key=lambda k: -sums[k])[:BARS])
+    largest = max(sums, default=0.0) or 1.0
+    bars = [(part.labels[k], sums[k], [round(100 * values[k] / largest, 2) for _, values in part.parts]) for k in shown]
+    return {"grid": None, "stack": part, "bars": bars, "names": [name for name, _ in part.parts]}
+
+
 def _along(values: list[float], *, percent: bool) -> Chart | None:
     points = [(float(depth), value) for depth, value in enumerate(values, 1) if math.isfinite(value)]
     return line_chart([("", [x for x, _ in points], [y for _, y in points])], "layer", percent=percent, from_zero=True)
@@ -228,6 +243,10 @@ def _number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:,.0f}" if value == int(value) and abs(value) < 1e9 else f"{value:.4g}"
+
+
+def _cell(value: str | float | None) -> str:
+    return value if isinstance(value, str) else _number(value)
 
 
 def _rate(value: float) -> str:

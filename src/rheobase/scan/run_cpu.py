@@ -95,6 +95,14 @@ def kernel_module(source: str, toolchain: str) -> types.ModuleType:
     return module
 
 
+@lru_cache
+def kernels_of(path: Path) -> types.ModuleType:
+    """The module of loops written in a file, imported when first asked for and kept like a generated one."""
+    text = path.read_text()
+    with compiling:
+        return kernel_module(text, toolchain())
+
+
 def _execute(name: str, path: Path) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

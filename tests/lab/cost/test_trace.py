@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 import rheobase as rb
 from rheobase.lab.cost import spike_driven, trace, tracing
-from rheobase.lab.cost.trace import values_of
+from rheobase.lab.cost.count import values_of
 from rheobase.models import MODELS, create_model
 from rheobase.neurons import LIF
 from rheobase.nn import DelayedLinear, PerStep, Recurrent

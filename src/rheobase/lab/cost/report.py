@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rheobase.lab.cost.operations import Operations
 from rheobase.nn.values import Values, concatenated
 
 Kind = Literal["convolution", "linear", "matmul"]
@@ -16,16 +17,20 @@ class Operand:
 
     Attributes:
         shape: of weights as they are; of activations without time and batch: `(C, H, W)`, `(features,)`, or the matrix.
-        weight: whether it depends on parameters and constants alone; then `holds` and `density` are None.
+        weight: whether it depends on parameters and constants alone.
         holds: the least special values seen in any batch: "binary" {0, 1}, "graded" whole numbers, "real"; None if
-            values are unknown (meta device).
+            values are unknown (meta device), and of weights.
         density: share of values that are not zero, over all batches; None if unknown.
+        size: values read for one sample when the product runs once; of weights all of them.
+        peak: largest absolute value, of "binary" and "graded" ones; None of others.
     """
 
     shape: tuple[int, ...]
     weight: bool
     holds: Values | None = None
     density: float | None = None
+    size: int = 0
+    peak: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,11 @@ class Product:
         declared: what the layer declares to read (`reads` or `binary_input`); None if it says nothing.
         stem: it runs before the first neuron, in the same top-level module as the first product.
         readout: the last product, with weights and after the last neuron.
+        inside: as `macs`, without those that meet the zeros of a padded border.
+        outputs: values put out for one sample when it runs once.
+        additions: as `effective`, a whole number k counted |k| times: additions where sums of spikes are added spike by
+            spike. None where that cannot be: of real values, and of two activations without {0, 1}.
+        selected: the part of `effective` in steps at which an activation held -1, 0 and 1 alone.
     """
 
     name: str
@@ -61,6 +71,10 @@ class Product:
     declared: Values | None = None
     stem: bool = False
     readout: bool = False
+    inside: int = 0
+    outputs: int = 0
+    additions: float | None = None
+    selected: float | None = None
 
     @property
     def activations(self) -> tuple[Operand, ...]:
@@ -131,6 +145,9 @@ class NeuronLayer:
         rate: share of outputs that are not zero; None if unknown.
         emits: what it declares to emit.
         updates: neuron updates per sample, units times steps.
+        operations: of one update, from the traced step; None if it was not traced.
+        states: state variables of a neuron; None if unknown.
+        peak: largest absolute output; None if unknown, or if it emits real values.
     """
 
     name: str
@@ -139,6 +156,28 @@ class NeuronLayer:
     rate: float | None
     emits: Values
     updates: int
+    operations: Operations | None = None
+    states: int | None = None
+    peak: float | None = None
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """What a module computes element by element outside of neurons, per sample: norms, sums of branches, scalings.
+
+    Attributes:
+        name: qualified name of the innermost module that ran.
+        scaled: products with parameters or numbers; those of a norm in evaluation mode fold into the layer before it.
+        shifted: additions of them, likewise.
+        added: sums of two activations.
+        multiplied: products or quotients of two activations.
+    """
+
+    name: str
+    scaled: int
+    shifted: int
+    added: int
+    multiplied: int
 
 
 @dataclass(frozen=True)
@@ -150,12 +189,14 @@ class Report:
         neurons: the layers of neurons.
         T: time steps.
         samples: how many samples were seen.
+        elementwise: what is computed between products and neurons.
     """
 
     products: tuple[Product, ...]
     neurons: tuple[NeuronLayer, ...]
     T: int
     samples: int
+    elementwise: tuple[Elementwise, ...] = ()
 
     @property
     def spike_driven(self) -> bool:

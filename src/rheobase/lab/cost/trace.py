@@ -5,20 +5,21 @@ modules. Whether an operand is a weight is followed through the operators: what 
 constants alone is one, all else is an activation.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from rheobase.lab.cost.report import Kind, NeuronLayer, Operand, Product, Report
+from rheobase.lab.cost.count import Convolution, Seen, elements, look, pairs, selects
+from rheobase.lab.cost.operations import operations, scan_of
+from rheobase.lab.cost.report import Elementwise, Kind, NeuronLayer, Operand, Product, Report
+from rheobase.nn.norm import TdBN
 from rheobase.nn.time import PerStep, is_static
 from rheobase.nn.values import Values, concatenated
 from rheobase.scan import Temporal
@@ -46,35 +47,51 @@ def _combined(sources: Iterable[_Source]) -> _Source:
     return "weight" if "weight" in found else "constant"
 
 
-def values_of(x: Tensor) -> Values:
-    """What a tensor holds: {0, 1}, whole numbers, or anything."""
-    if torch.equal(x, x.bool().to(x.dtype)):
-        return "binary"
-    return "graded" if torch.equal(x, x.round()) else "real"
-
-
 @dataclass
 class _Side:
-    """Running sums of one operand."""
+    """Running sums of one operand; `size` is that of a weight."""
 
     shape: tuple[int, ...]
     weight: bool
+    size: int = 0
     holds: Values | None = None
+    peak: float = 0.0
     nonzero: int = 0
     count: int = 0
 
-    def see(self, x: Tensor) -> None:
-        self.count += x.numel()
-        if self.weight or x.is_meta:
-            return
-        if self.holds != "real":
-            self.holds = values_of(x) if self.holds is None else concatenated(self.holds, values_of(x))
-        self.nonzero += int(x.count_nonzero())
+    def see(self, seen: Seen) -> None:
+        self.count += seen.count
+        self.holds = seen.holds if self.holds is None else concatenated(self.holds, seen.holds)
+        self.peak = max(self.peak, seen.peak or 0.0)
+        self.nonzero += int(seen.nonzero.sum())
 
-    def operand(self) -> Operand:
-        if self.weight or self.holds is None:
-            return Operand(self.shape, self.weight)
-        return Operand(self.shape, False, self.holds, self.nonzero / self.count)
+    def weigh(self, weight: Tensor) -> None:
+        self.count += weight.numel()
+        if not weight.is_meta:
+            self.nonzero += weight.numel() - int((weight == 0).sum())
+
+    def operand(self, executed: int) -> Operand:
+        if self.weight:
+            return Operand(self.shape, True, None, self.nonzero / self.count if self.count else None, self.size)
+        size = self.size // executed
+        if self.holds is None:
+            return Operand(self.shape, False, size=size)
+        peak = None if self.holds == "real" else self.peak
+        return Operand(self.shape, False, self.holds, self.nonzero / self.count, size, peak)
+
+
+@dataclass
+class _Met:
+    """Pairs of two non-zero values that met: all, with a graded value k as k of them, and where additions do."""
+
+    pairs: int = 0
+    additions: int = 0
+    selected: int = 0
+
+    def add(self, other: "_Met") -> None:
+        self.pairs += other.pairs
+        self.additions += other.additions
+        self.selected += other.selected
 
 
 @dataclass
@@ -87,27 +104,35 @@ class _Row:
     declared: Values | None
     stem: bool
     macs: int = 0
+    inside: int = 0
+    outputs: int = 0
     bias_adds: int = 0
-    pairs: int = 0
     executed: int = 0
     steps: int = 0
+    met: _Met = field(default_factory=_Met)
 
     def product(self, T: int, samples: int, readout: bool) -> Product:
-        left, right = self.sides
-        known = not any(side.holds is None for side in self.sides if not side.weight)
+        left, right = (side.operand(self.executed) for side in self.sides)
+        held = [operand.holds for operand in (left, right) if not operand.weight]
+        known = None not in held
+        adds = known and ("binary" in held or (self.kind != "matmul" and "real" not in held))
         return Product(
             self.name,
             self.kind,
-            (left.operand(), right.operand()),
+            (left, right),
             self.macs // self.executed,
             self.bias_adds // self.executed,
-            self.pairs / self.executed if known else None,
+            self.met.pairs / self.executed if known else None,
             self.executed // samples,
             self.steps // samples,
             max(1, self.steps // samples // T),
             self.declared,
             self.stem,
             readout,
+            self.inside // self.executed,
+            self.outputs // self.executed,
+            self.met.additions / self.executed if adds else None,
+            self.met.selected / self.executed if known else None,
         )
 
 
@@ -115,11 +140,36 @@ class _Row:
 class _Layer:
     """Running sums of one layer of neurons."""
 
-    emits: Values
+    module: nn.Module
     spikes: float = 0.0
     nonzero: int = 0
     count: int = 0
+    peak: float = 0.0
     known: bool = True
+
+    def layer(self, name: str, T: int, samples: int) -> NeuronLayer:
+        scan = scan_of(self.module)
+        return NeuronLayer(
+            name,
+            self.count // samples // T,
+            self.spikes / samples if self.known else None,
+            self.nonzero / self.count if self.known else None,
+            self.module.emits,  # type: ignore[arg-type]
+            self.count // samples,
+            None if scan is None else operations(scan.text()),
+            None if scan is None else len(scan.step.state),
+            self.peak if self.known and self.module.emits != "real" else None,
+        )
+
+
+@dataclass
+class _Between:
+    """Running sums of what is computed element by element between products and neurons."""
+
+    scaled: int = 0
+    shifted: int = 0
+    added: int = 0
+    multiplied: int = 0
 
 
 @dataclass
@@ -143,9 +193,11 @@ class Tracer:
     model: nn.Module
     T: int = 0
     samples: int = 0
+    looking: bool = False
     _B: int = 0
     _rows: dict[Any, _Row] = field(default_factory=dict)
     _layers: dict[str, _Layer] = field(default_factory=dict)
+    _between: dict[str, _Between] = field(default_factory=dict)
     _frames: list[_Frame] = field(default_factory=list)
     _top: str | None = None
     _last_is_readout: bool = False
@@ -172,18 +224,12 @@ class Tracer:
         if rows:
             readout = self._last_is_readout and rows[-1].kind != "matmul" and not rows[-1].stem
             products.append(rows[-1].product(self.T, self.samples, readout))
-        layers = (
-            NeuronLayer(
-                name,
-                layer.count // self.samples // self.T,
-                layer.spikes / self.samples if layer.known else None,
-                layer.nonzero / layer.count if layer.known else None,
-                layer.emits,
-                layer.count // self.samples,
-            )
-            for name, layer in self._layers.items()
+        layers = (layer.layer(name, self.T, self.samples) for name, layer in self._layers.items())
+        between = (
+            Elementwise(name, *(getattr(sums, each.name) // self.samples for each in fields(sums)))
+            for name, sums in self._between.items()
         )
-        return Report(tuple(products), tuple(layers), self.T, self.samples)
+        return Report(tuple(products), tuple(layers), self.T, self.samples, tuple(between))
 
     def owner(self, t: Tensor) -> tuple[str, nn.Module] | None:
         """The module that a parameter, or a view of it, belongs to."""
@@ -224,9 +270,13 @@ class Tracer:
         if not self._frames:
             self._watching.close()
         if isinstance(module, Temporal) and hasattr(module, "emits") and isinstance(y, Tensor):
-            if taps := getattr(module, "taps", 0):
-                self._weighed(name, inputs[0].detach(), taps)
-            self._fired(name, module, y.detach())
+            self.looking = True  # at values: what that computes is not the model's
+            try:
+                if taps := getattr(module, "taps", 0):
+                    self._weighed(name, inputs[0].detach(), taps)
+                self._fired(name, module, y.detach())
+            finally:
+                self.looking = False
 
     def _runs(self, x: Tensor, above: int) -> int:
         """How often a module with input x runs for a sample: at every step, or once."""
@@ -235,43 +285,50 @@ class Tracer:
         return 1 if x.dim() and x.shape[0] == self._B else above
 
     def _fired(self, name: str, module: nn.Module, y: Tensor) -> None:
-        layer = self._layers.setdefault(name, _Layer(module.emits))  # type: ignore[arg-type]
+        layer = self._layers.setdefault(name, _Layer(module))
         layer.count += y.numel()
         self._last_is_readout = False
         if y.is_meta:
             layer.known = False
             return
-        layer.spikes += float(y.sum(dtype=torch.float64))
-        layer.nonzero += int(y.count_nonzero())
+        seen = look(y)
+        layer.spikes += float(y.sum(dtype=torch.float64) if seen.holds != "binary" else seen.nonzero.sum())
+        layer.nonzero += int(seen.nonzero.sum())
+        layer.peak = max(layer.peak, seen.peak or 0.0)
 
     def _weighed(self, name: str, x: Tensor, taps: int) -> None:
         """A neuron weighed the last `taps` inputs of x `[T, B, ...]` within its step, where no operator shows it."""
         row = self._rows.setdefault(
             (name, "taps"),
-            _Row(name, "linear", (_Side(tuple(x.shape[2:]), False), _Side((taps,), True)), None, False),
+            _Row(name, "linear", (_Side(tuple(x.shape[2:]), False), _Side((taps,), True, taps)), None, False),
         )
         row.macs += taps * x.numel()
+        row.inside += sum(min(taps, len(x) - t) for t in range(len(x))) * x[0].numel()
+        row.outputs += x.numel()
         row.executed += x.shape[0] * x.shape[1]
         row.steps += x.shape[0] * x.shape[1]
-        for side, t in zip(row.sides, (x, x.new_empty(taps)), strict=True):
-            side.see(t)
+        row.sides[0].size += x.numel()
         if not x.is_meta:
-            seen = torch.arange(len(x), 0, -1, device=x.device).clamp(max=taps)  # steps that an input takes part in
-            row.pairs += int((x.flatten(1).count_nonzero(1) * seen).sum())
+            seen = look(x)
+            row.sides[0].see(seen)
+            times = torch.arange(len(x), 0, -1, device=x.device).clamp(max=taps)  # steps that an input takes part in
+            met = int((x.flatten(1).bool().sum(1) * times).sum())
+            added = 0 if seen.sizes is None else int((x.flatten(1).abs().double().sum(1) * times).sum())
+            row.met.add(_Met(met, added, met if selects(x) else 0))
 
     def multiplied(
         self,
         operands: tuple[Tensor, Tensor],
         weights: tuple[bool, bool],
+        out: Tensor,
         macs: int,
-        pairs: Callable[[], int],
         bias_adds: int,
-        convolution: bool,
+        convolution: Convolution | None,
     ) -> None:
         """A product was computed of two operands, of which one at least is an activation."""
         frame, (left, right) = self._frames[-1], operands
         name, module = frame.name, frame.module
-        kind: Kind = "matmul" if not any(weights) else "convolution" if convolution else "linear"
+        kind: Kind = "matmul" if not any(weights) else "linear" if convolution is None else "convolution"
         times = frame.runs * self._B
         key: Any = (frame.matmuls, left.shape[-2:], right.shape[-2:])
         if kind == "matmul":
@@ -284,8 +341,6 @@ class Tracer:
             rows = x.shape[0] if convolution else x.numel() // weight.shape[-2 if weights[1] else -1]
             if rows % (self.T * self._B) and not isinstance(module, Temporal):  # of a loop over time, or over samples
                 times = rows if rows % self._B else self._B
-            if bias_adds == 0 and isinstance(module, nn.Linear) and module.bias is not None:
-                bias_adds = macs // module.in_features  # torch adds the bias to some inputs apart
             key = (kind, tuple(weight.shape), weight.storage_offset())
         row = self._rows.get((name, key))
         if row is None:
@@ -294,22 +349,48 @@ class Tracer:
             shapes = [_shape(t, w, convolution) for t, w in zip(operands, weights, strict=True)]
             if isinstance(module, Temporal) and weights[0]:  # W X with neurons of all samples side by side in X
                 shapes = [s if w else (*s[:-1], s[-1] // self._B) for s, w in zip(shapes, weights, strict=True)]
+            sizes = [t.numel() if w else 0 for t, w in zip(operands, weights, strict=True)]
+            left_side, right_side = map(_Side, shapes, weights, sizes)
             row = self._rows[name, key] = _Row(
                 name,
                 kind,
-                (_Side(shapes[0], weights[0]), _Side(shapes[1], weights[1])),
+                (left_side, right_side),
                 self._declared(name, module),
                 kind != "matmul" and not self._began and name.partition(".")[0] == self._top,
             )
         row.macs += macs
+        row.inside += (
+            macs if convolution is None else len(left) * convolution.inside(right.shape, left.shape[2:], out.shape[2:])
+        )
+        row.outputs += out.numel()
         row.bias_adds += bias_adds
         row.executed += times
         row.steps += (self.T if frame.static else 1) * times
         for side, t in zip(row.sides, operands, strict=True):
-            side.see(t)
+            if not side.weight:
+                side.size += t.numel()
         if not left.is_meta:
-            row.pairs += pairs()
+            _meet(row, operands, out, convolution, max(1, times // self._B))
         self._last_is_readout = True
+
+    def biased(self, bias: Tensor, out: Tensor) -> bool:
+        """Whether a parameter that was added to `out` is the bias of a product that its layer computed."""
+        owner = self.owner(bias)
+        own = getattr(owner[1], "bias", None) if owner else None
+        if owner is None or not isinstance(own, Tensor) or self.owner(own) != owner or own.numel() != bias.numel():
+            return False
+        row = next((row for (name, _), row in reversed(self._rows.items()) if name == owner[0]), None)
+        if row is not None:
+            row.bias_adds += out.numel()
+        return row is not None
+
+    def computed(self, elementwise: dict[str, int]) -> None:
+        """Values were computed element by element, outside of neurons."""
+        if not any(elementwise.values()):
+            return
+        sums = self._between.setdefault(self._frames[-1].name, _Between())
+        for name, count in elementwise.items():
+            setattr(sums, name, getattr(sums, name) + count)
 
     def _declared(self, name: str, module: nn.Module) -> Values | None:
         if getattr(module, "binary_input", False):
@@ -327,13 +408,56 @@ def _written_out() -> AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH)
 
 
-def _shape(t: Tensor, weight: bool, convolution: bool) -> tuple[int, ...]:
+def _meet(row: _Row, operands: tuple[Tensor, Tensor], out: Tensor, convolution: Convolution | None, steps: int) -> None:
+    """Look at the operands of a product and count the pairs of two non-zero values that met in it."""
+    left, right = operands
+    weighted = [side.weight for side in row.sides]
+    if not any(weighted) or (left.dim() > 2 and convolution is None) or (right.dim() > 2 and convolution is None):
+        seen = [None if weight else look(t) for t, weight in zip(operands, weighted, strict=True)]
+        met = added = pairs(left != 0, right != 0)
+        if not any(each is not None and each.holds == "binary" for each in seen):
+            graded = [each is not None and each.sizes is not None for each in seen]
+            sizes = [t.abs() if size else t != 0 for t, size in zip(operands, graded, strict=True)]
+            added = pairs(*sizes) if any(graded) and any(weighted) else 0
+        selected = any(not weight and selects(t) for t, weight in zip(operands, weighted, strict=True))
+        row.met.add(_Met(met, added, met if selected else 0))
+        for side, t, each in zip(row.sides, operands, seen, strict=True):
+            side.weigh(t) if each is None else side.see(each)
+        return
+    x, weight = (right.t(), left) if weighted[0] else (left, right)
+    if convolution is not None:
+        reach = convolution.fanout(weight, x.shape[2:], out.shape[2:])
+    else:
+        reach = (weight != 0).sum(0 if weighted[0] else 1, dtype=torch.float64)
+    seen_x = look(x)
+    met = int((seen_x.nonzero * reach).sum().round())
+    added = 0 if seen_x.sizes is None else int((seen_x.sizes * reach).sum().round())
+    adding = met
+    if seen_x.holds != "binary":
+        parts = x.unflatten(0, (steps, -1)) if len(x) % steps == 0 and not weighted[0] else x.unsqueeze(0)
+        chosen = [part for part in parts if selects(part)]
+        adding = sum(int((look(part).nonzero * reach).sum().round()) for part in chosen)
+    row.met.add(_Met(met, added, adding))
+    for side in row.sides:
+        side.weigh(weight) if side.weight else side.see(seen_x)
+
+
+def _shape(t: Tensor, weight: bool, convolution: Convolution | None) -> tuple[int, ...]:
     """The shape of an operand without time and batch."""
     if weight:
         return tuple(t.shape)
     if convolution:
         return tuple(t.shape[1:])
     return tuple(t.shape[-2:]) if t.dim() > 2 else tuple(t.shape[-1:])
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among arguments, and in lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 class _Watch(TorchDispatchMode):
@@ -346,6 +470,8 @@ class _Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.tracer.looking:
+            return func(*args, **kwargs)
         if torch.is_inference_mode_enabled() and func.namespace == "aten":  # composites arrive whole there
             with self:
                 found = func.decompose(*args, **kwargs)
@@ -355,16 +481,17 @@ class _Watch(TorchDispatchMode):
         see = _PRODUCTS.get(getattr(aten, func._opname.removesuffix("_"), None)) if func.namespace == "aten" else None
         if see is not None:
             see(self, out, *args)
+        elif func in _ELEMENTWISE or func is _SCAN:
+            self.elementwise(func, out, args)
         elif func.namespace == "aten" and any(part in func._opname for part in _HIDDEN):
             raise ValueError(
                 f"tracing: {self.tracer._frames[-1].name or 'the model'} calls {func}, whose matrix products cannot be "
                 f"seen; write it with torch.nn.functional.linear, matmul or convolutions"
             )
-        sources = {self.source(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        sources = {self.source(t) for t in _tensors((args, tuple(kwargs.values())))}
         source = _combined(sources) if sources or func._opname.startswith("empty") else "constant"
-        for t in tree_leaves(out):
-            if isinstance(t, Tensor):
-                self.sources[t] = source
+        for t in _tensors((out,)):
+            self.sources[t] = source
         return out
 
     def source(self, t: Tensor) -> _Source:
@@ -396,16 +523,53 @@ class _Watch(TorchDispatchMode):
         left = left.unsqueeze(0) if left.dim() == 1 else left
         right = right.unsqueeze(-1) if right.dim() == 1 else right
         macs = left.numel() * right.shape[-1]
-        self.tracer.multiplied((left, right), weights, macs, lambda: _pairs(left, right), added, False)
+        self.tracer.multiplied((left, right), weights, out, macs, added, None)
 
     def convolved(self, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> None:
         """A convolution of x `[N, C, ...]`."""
         weights = self.weights(x, weight)
         if weights is None:
             return
-        macs = (x if settings[3] else out).numel() * math.prod(weight.shape[1:])
+        stride, padding, dilation, transposed, output_padding, groups = settings
+        how = Convolution(tuple(stride), tuple(padding), tuple(dilation), transposed, tuple(output_padding), groups)
+        macs = (x if how.transposed else out).numel() * elements(weight.shape[1:])
         added = 0 if bias is None else out.numel()
-        self.tracer.multiplied((x, weight), weights, macs, lambda: _convolved_pairs(x, weight, *settings), added, True)
+        self.tracer.multiplied((x, weight), weights, out, macs, added, how)
+
+    def elementwise(self, func: Any, out: Any, args: Any) -> None:
+        """An operator that computes each element by itself, or a traced step; what a neuron computes is its own."""
+        module = self.tracer._frames[-1].module
+        if func is _SCAN:
+            (text, (x, *_), *_), own = args, scan_of(module)
+            found = operations(text)
+            if own is not None:
+                found = found - operations(own.text())
+            scaled, once = max(0, found.multiply), x[0].numel() if is_static(x) else x.numel()
+            added = max(0, found.add - scaled) * out[0].numel()
+            self.tracer.computed({"scaled": scaled * once, "shifted": scaled * once, "added": added})
+            return
+        if isinstance(module, Temporal):
+            return
+        sources = [self.source(t) for t in args[:2] if isinstance(t, Tensor)]
+        kind, n = _ELEMENTWISE[func], out.numel()
+        if "input" not in sources:
+            return
+        if sources != ["input", "input"]:
+            weight = next((t for t in args[:2] if isinstance(t, Tensor) and self.source(t) != "input"), None)
+            if kind == "added" and weight is not None and self.tracer.biased(weight, out):
+                return
+            self.tracer.computed({"shifted" if kind == "added" else "scaled": n})
+        else:
+            self.tracer.computed({kind: n})
+
+
+_SCAN = torch.ops.rheobase.scan.default
+
+_ELEMENTWISE: dict[Any, str] = {
+    **dict.fromkeys((aten.add.Tensor, aten.add_.Tensor, aten.sub.Tensor, aten.sub_.Tensor), "added"),
+    **dict.fromkeys((aten.mul.Tensor, aten.mul_.Tensor, aten.div.Tensor, aten.div_.Tensor), "multiplied"),
+}
+"""Operators that add or multiply element by element."""
 
 
 _PRODUCTS: dict[Any, Callable[..., None]] = {
@@ -417,28 +581,6 @@ _PRODUCTS: dict[Any, Callable[..., None]] = {
     ),
 }
 """What an operator multiplies: `(watch, output, *arguments)`. torch writes its other products in these."""
-
-
-def _pairs(left: Tensor, right: Tensor) -> int:
-    """Pairs of two values that meet in a matrix product and are not zero."""
-    return int(((left != 0).sum(-2) * (right != 0).sum(-1)).sum())
-
-
-def _convolved_pairs(
-    x: Tensor,
-    weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-) -> int:
-    """Pairs of a value and a weight that meet in a convolution and are not zero: counts convolved with counts."""
-    counts, taps = (x != 0).sum(0, keepdim=True).double(), weight != 0
-    taps = taps.sum(1, keepdim=True) if transposed else taps.unflatten(0, (groups, -1)).sum(1)
-    settings = (stride, padding, dilation, transposed, output_padding, groups)
-    return int(aten.convolution(counts, taps.double(), None, *settings).sum().round())
 
 
 @contextmanager
@@ -456,6 +598,8 @@ def tracing(model: nn.Module) -> Iterator[Tracer]:
     tracer = Tracer(model)
     handles = []
     for name, module in model.named_modules():
+        if isinstance(module, TdBN):  # a norm that is watched does not wait for the neuron behind it
+            continue
         handles += [
             module.register_forward_pre_hook(partial(_enter, tracer, name)),
             module.register_forward_hook(partial(_leave, tracer, name), always_call=True),
@@ -493,11 +637,19 @@ def trace(model: nn.Module, x: Tensor | Iterable[Tensor]) -> Report:
         with torch.no_grad(), tracing(model) as tracer:
             for batch in [x] if isinstance(x, Tensor) else x:
                 with engine("reference") if batch.is_meta else nullcontext():
-                    model(batch)
+                    for part in _apart(batch):
+                        model(part)
     finally:
         for module, mode in modes:
             module.training = mode
     return tracer.report()
+
+
+def _apart(batch: Tensor) -> list[Tensor]:
+    """The batch in two where it has as many samples as steps, so that a part without time is not taken for one with."""
+    if batch.dim() < 2 or batch.shape[0] != batch.shape[1] or batch.shape[0] < 2:
+        return [batch]
+    return [batch[:, :-1], batch[:, -1:]]
 
 
 def spike_driven(model: nn.Module, x: Tensor | Iterable[Tensor]) -> Report:

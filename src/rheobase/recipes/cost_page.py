@@ -1,0 +1,133 @@
+"""What `cost` noted in a run, as a section of its page."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rheobase.report import Grid, Section, Stack
+from rheobase.train import RunFolder
+
+_NANO = 1e-3
+"""Nanojoule in a picojoule."""
+
+
+def cost_sections(run: RunFolder) -> tuple[Section, ...]:
+    """The section of a run's price; none if it was not priced."""
+    path, found = run.path / "cost.csv", run.result().get("cost")
+    if found is None or "rules" not in found or not path.is_file():
+        return ()
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    products = [row for row in rows if row["kind"] not in ("neurons", "between")]
+    neurons = [row for row in rows if row["kind"] == "neurons"]
+    parts = (_rules(found), _beside(found), _energies(rows), _verdicts(found, products), _neurons(neurons))
+    return (Section("What it costs", _text(found), parts),)
+
+
+def _text(found: Mapping[str, Any]) -> str:
+    exceptions, share = found["exceptions"], 100 * found["mac_share"]
+    verdict = (
+        "Spike-driven: yes, every product selects and adds."
+        if not exceptions
+        else f"Spike-driven: no; {share:.2f} % of the multiply-accumulates need a multiplier, in "
+        f"{len(exceptions)} layers."
+    )
+    said = [
+        f"{verdict} Counted on {found['samples']} test samples of the {found['checkpoint']} checkpoint, "
+        f"T = {found['T']}, per sample. Energies are counts times the picojoules of a table in 45 nm; no hardware was "
+        f"measured."
+    ]
+    if found["mismatches"]:
+        said.append(f"Read other values than declared: {', '.join(found['mismatches'])}.")
+    if found["silent"]:
+        said.append(f"Read zeros alone, so that their verdict says nothing: {', '.join(found['silent'])}.")
+    if found["unpriced"]:
+        said.append(f"Neurons without a traced step, whose operations are missing: {', '.join(found['unpriced'])}.")
+    return " ".join(said)
+
+
+def _rules(found: Mapping[str, Any]) -> Grid:
+    columns = ("rule", "MACs", "ACs", "products, nJ", "neurons and sums, nJ", "memory, nJ", "sum, nJ")
+    rows = tuple(
+        (
+            name,
+            sums["macs"],
+            sums["acs"],
+            *(_NANO * sums[f"{part}_pJ"] for part in ("products", "neurons", "memory", "energy")),
+        )
+        for name, sums in found["rules"].items()
+    )
+    return Grid("One network, every rule", columns, rows)
+
+
+def _beside(found: Mapping[str, Any]) -> Grid:
+    bits = found["quantised"]["operations"]["bits"]
+    return Grid(
+        f"Beside the quantised network of the same shape: {bits} bits, once, dense",
+        ("counted", "spiking, nJ", "quantised, nJ", "spiking / quantised"),
+        tuple(
+            (name, _NANO * sums["snn_pJ"], _NANO * sums["ann_pJ"], sums["ratio"])
+            for name, sums in found["quantised"].items()
+        ),
+    )
+
+
+def _energies(rows: Sequence[Mapping[str, str]]) -> Stack:
+    labels = tuple(f"{row['layer'] or '(model)'}{_ENDINGS.get(row['kind'], '')}" for row in rows)
+    computing = [(row["kind"] in _ENDINGS, _NANO * float(row["computing_pJ"])) for row in rows]
+    products = [0.0 if other else value for other, value in computing]
+    others = [value if other else 0.0 for other, value in computing]
+    moving = [_NANO * float(row["moving_pJ"]) for row in rows]
+    parts = (("products", tuple(products)), ("neurons and sums", tuple(others)), ("memory", tuple(moving)))
+    return Stack("Energy by layer", "nJ a sample, by the rule memory", labels, parts)
+
+
+_ENDINGS = {"neurons": " (neurons)", "between": " (sums)"}
+
+
+def _verdicts(found: Mapping[str, Any], products: Sequence[Mapping[str, str]]) -> Grid:
+    columns = (
+        "layer", "reads", "density", "spike-driven", "MACs a step", "share of MACs", "effective", "energy, nJ",
+        "quantised, nJ",
+    )  # fmt: skip
+    every = sum(float(row["macs"]) * float(row["steps"]) for row in products) or 1.0
+    rows = tuple(
+        (
+            row["layer"] or "(model)",
+            row["holds"],
+            row["density"],
+            "no" if row["spike_driven"] != "True" else "yes" if row["strict"] == "True" else "additions",
+            float(row["macs"]),
+            f"{100 * float(row['macs']) * float(row['steps']) / every:.2f} %",
+            float(row["effective"]),
+            _NANO * (float(row["computing_pJ"]) + float(row["moving_pJ"])),
+            _NANO * float(row["quantised_pJ"]),
+        )
+        for row in products
+    )
+    verdict = f"no, MAC share {100 * found['mac_share']:.2f} %" if found["exceptions"] else "yes"
+    sums = [sum(float(row[key]) for row in products) for key in ("computing_pJ", "moving_pJ", "quantised_pJ")]
+    total = (
+        "all products", "", "", verdict, float(found["macs_per_step"]), "100 %", None, _NANO * (sums[0] + sums[1]),
+        _NANO * sums[2],
+    )  # fmt: skip
+    return Grid("Products: what they read, and whether additions do", columns, rows, total)
+
+
+def _neurons(neurons: Sequence[Mapping[str, str]]) -> Grid:
+    columns = ("layer", "neurons", "rate", "updates", "operations an update", "computing, nJ", "memory, nJ")
+    rows = tuple(
+        (
+            row["layer"] or "(model)",
+            float(row["shape"]),
+            row["density"],
+            float(row["updates"]),
+            float(row["operations"]) if row["operations"] else None,
+            _NANO * float(row["computing_pJ"]),
+            _NANO * float(row["moving_pJ"]),
+        )
+        for row in neurons
+    )
+    sums = [sum(float(row[key]) for row in neurons) for key in ("shape", "updates", "computing_pJ", "moving_pJ")]
+    total = ("all neurons", sums[0], "", sums[1], None, _NANO * sums[2], _NANO * sums[3])
+    return Grid("Neurons: updates and what they compute", columns, rows, total, folded=True)
