@@ -113,7 +113,7 @@ _COMPARED = {
 """How a network is compared with the quantised one."""
 
 
-def _beside(report: Report, memory: Memory | None) -> dict[str, float]:
+def _beside(report: Report, memory: Memory | None) -> dict[str, Any]:
     twin = quantised_twin(report, memory=memory)
     return {"bits": twin.bits, "snn_pJ": twin.snn.total_pJ, "ann_pJ": twin.ann.total_pJ, "ratio": twin.ratio}
 

@@ -172,7 +172,7 @@ def _width(product: Product, side: int, integers: Integers) -> int:
 
 def _updates(layer: NeuronLayer, arithmetic: Arithmetic, memory: Memory | None) -> LayerEnergy:
     price = layer.updates * arithmetic.price(layer.operations) if layer.operations else 0.0
-    steps = layer.updates / layer.units if layer.units else 0.0
+    steps = layer.updates // layer.units if layer.units else 0
     traffic = memory.of_neurons(layer).times(steps) if memory else NOTHING
     return LayerEnergy(layer.name, 0.0, 0.0, price + traffic.energy_pJ, traffic)
 
