@@ -98,8 +98,8 @@ def _sums(price: Energy) -> dict[str, float]:
     return {
         "macs": price.macs,
         "acs": price.acs,
-        "products_pJ": sum(layer.operations_pJ for layer in price.layers),
-        "neurons_pJ": sum(layer.operations_pJ for layer in (*price.neurons, *price.between)),
+        "products_pJ": sum((layer.operations_pJ for layer in price.layers), 0.0),
+        "neurons_pJ": sum((layer.operations_pJ for layer in (*price.neurons, *price.between)), 0.0),
         "memory_pJ": price.memory_pJ,
         "energy_pJ": price.total_pJ,
     }
@@ -173,6 +173,6 @@ def _prices(whole: LayerEnergy, quantised: LayerEnergy) -> dict[str, float]:
     return {
         "computing_pJ": whole.operations_pJ,
         "moving_pJ": whole.traffic.energy_pJ,
-        "moved_bytes": whole.traffic.bytes,
+        "moved_bytes": whole.traffic.moved_bytes,
         "quantised_pJ": quantised.energy_pJ,
     }

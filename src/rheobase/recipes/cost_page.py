@@ -8,12 +8,12 @@ from rheobase.report import Grid, Section, Stack
 from rheobase.train import RunFolder
 
 
-def _nano(picojoule: str | float) -> str:
+def _nano(picojoule: str | int | float) -> str:
     """Nanojoule with one decimal."""
     return f"{float(picojoule) / 1e3:,.1f}"
 
 
-def _whole(count: str | float) -> str:
+def _whole(count: str | int | float) -> str:
     """A mean count, rounded."""
     return f"{float(count):,.0f}"
 
@@ -115,7 +115,7 @@ def _verdicts(found: Mapping[str, Any], products: Sequence[Mapping[str, str]]) -
         "layer", "reads", "density", "spike-driven", "MACs a step", "share of MACs", "effective", "energy, nJ",
         "quantised, nJ",
     )  # fmt: skip
-    every = sum(float(row["macs"]) * float(row["steps"]) for row in products) or 1.0
+    every = sum((float(row["macs"]) * float(row["steps"]) for row in products), 0.0) or 1.0
     rows = tuple(
         (
             _name(row),
@@ -131,7 +131,7 @@ def _verdicts(found: Mapping[str, Any], products: Sequence[Mapping[str, str]]) -
         for row in products
     )
     verdict = f"no, MAC share {100 * found['mac_share']:.2f} %" if found["exceptions"] else "yes"
-    sums = [sum(float(row[key]) for row in products) for key in ("computing_pJ", "moving_pJ", "quantised_pJ")]
+    sums = [sum((float(row[key]) for row in products), 0.0) for key in ("computing_pJ", "moving_pJ", "quantised_pJ")]
     total = (
         "all products", "", "", verdict, _whole(found["macs_per_step"]), "100 %", None,
         _nano(sums[0] + sums[1]), _nano(sums[2]),
@@ -153,6 +153,6 @@ def _neurons(neurons: Sequence[Mapping[str, str]]) -> Grid:
         )
         for row in neurons
     )
-    sums = [sum(float(row[key]) for row in neurons) for key in ("shape", "updates", "computing_pJ", "moving_pJ")]
+    sums = [sum((float(row[key]) for row in neurons), 0.0) for key in ("shape", "updates", "computing_pJ", "moving_pJ")]
     total = ("all neurons", _whole(sums[0]), "", _whole(sums[1]), None, _nano(sums[2]), _nano(sums[3]))
     return Grid("Neurons: updates and what they compute", columns, rows, total, folded=True)

@@ -96,7 +96,7 @@ def test_each_operand_moves_once_a_step_at_the_level_where_it_fits():
     moved = found.layers[0].traffic
     assert (moved.read, moved.written) == (T * (16 + 4 * 128), T * 16 * 8)
     assert moved.energy_pJ == pytest.approx(T * (16 / 64 * 1 + 512 / 64 * 10 + 128 / 64 * 10))
-    assert moved.bytes == T * (16 + 512 + 128) / 8
+    assert moved.moved_bytes == T * (16 + 512 + 128) / 8
     layer = found.neurons[0].traffic
     assert (layer.read, layer.written) == (T * (8 * 16 + 2 * 8 * 8), T * (2 * 8 * 8 + 8))
     assert layer.energy_pJ == pytest.approx(T * (128 / 64 * 10 + 2 * 128 / 64 * 10 + 8 / 64 * 1))
@@ -128,7 +128,7 @@ def test_larger_buffers_never_cost_more():
     found = trace(model, torch.rand(T, 2, 2, 12, 12))
     prices = []
     for factor in (1 / 64, 1 / 8, 1, 64):
-        levels = tuple(replace(level, bytes=level.bytes * factor) for level in HOROWITZ.levels)
+        levels = tuple(replace(level, capacity=level.capacity * factor) for level in HOROWITZ.levels)
         prices.append(energy(found, replace(RULES["memory"], memory=replace(HOROWITZ, levels=levels))).memory_pJ)
     assert prices == sorted(prices, reverse=True)
     assert prices[-1] < prices[0]
@@ -136,7 +136,7 @@ def test_larger_buffers_never_cost_more():
 
 def test_the_memory_rule_is_the_exact_one_with_memory():
     assert replace(RULES["memory"], memory=None) == RULES["exact"]
-    assert [(level.bytes, level.word_pJ) for level in HOROWITZ.levels] == [
+    assert [(level.capacity, level.word_pJ) for level in HOROWITZ.levels] == [
         (8192, 10),
         (32768, 20),
         (2**20, 100),

@@ -15,12 +15,12 @@ class Level:
 
     Attributes:
         name: what it is called.
-        bytes: how much fits into it.
+        capacity: bytes that fit into it.
         word_pJ: picojoule to read or write 64 bits.
     """
 
     name: str
-    bytes: float
+    capacity: float
     word_pJ: float  # noqa: N815
 
 
@@ -39,7 +39,7 @@ class Traffic:
     energy_pJ: float = 0.0  # noqa: N815
 
     @property
-    def bytes(self) -> float:
+    def moved_bytes(self) -> float:
         """Bytes read and written."""
         return (self.read + self.written) / 8
 
@@ -113,7 +113,7 @@ class Memory:
         return self.move([layer.units * self.value_bits, state], [state, out])
 
     def _price(self, bits: int) -> float:
-        level = next((level for level in self.levels if bits <= 8 * level.bytes), self.levels[-1])
+        level = next((level for level in self.levels if bits <= 8 * level.capacity), self.levels[-1])
         return bits / 64 * level.word_pJ
 
 
