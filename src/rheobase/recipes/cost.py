@@ -2,7 +2,7 @@
 
 import csv
 import io
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rheobase.lab.cost import (
     Report,
     activity,
     energy,
+    neurobench,
     quantised_twin,
     rule_named,
     tracing,
@@ -90,6 +91,7 @@ def summary(report: Report, price: Energy) -> dict[str, Any]:
         "energy_pJ": price.total_pJ,
         "unpriced": list(energy(report, "memory").unpriced),
         "rules": {name: _sums(energy(report, name)) for name in RULES},
+        "neurobench": asdict(neurobench(report)),
         "quantised": {name: _beside(report, memory) for name, memory in _COMPARED.items()},
     }
 

@@ -17,7 +17,7 @@ from rheobase.lab.cost import (
     quantised_twin,
     trace,
 )
-from rheobase.neurons import IF
+from rheobase.neurons import IF, create_neuron
 from rheobase.nn import PerStep
 
 T = 4
@@ -93,6 +93,17 @@ def test_fewer_spikes_cost_the_spiking_network_less_and_the_other_the_same():
     assert twins[0].snn.total_pJ > twins[1].snn.total_pJ
     assert twins[0].ann == twins[1].ann
     assert f"{twins[0].ratio:.3f} times" in str(twins[0])
+
+
+@pytest.mark.parametrize("neuron", ["psn", "sliding_psn"])
+def test_products_of_neurons_are_the_spiking_networks_alone(neuron):
+    made = create_neuron(neuron, **({"T": T} if neuron == "psn" else {}))
+    model = nn.Sequential(PerStep(nn.Linear(6, 8)), made, PerStep(nn.Linear(8, 3)))
+    twin = quantised_twin(trace(model, torch.rand(T, 3, 6)))
+    first, own, last = zip(twin.snn.layers, twin.ann.layers, strict=True)
+    assert own[0].energy_pJ > 0 == own[1].energy_pJ
+    assert first[1].energy_pJ > 0
+    assert last[1].energy_pJ > 0
 
 
 def test_an_empty_network_has_no_ratio():
