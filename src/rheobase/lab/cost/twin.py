@@ -89,9 +89,9 @@ def quantised_twin(
 
     The quantised network has the same layers, weights and borders; each product runs as often as within one step, with
     activations of $b = \lceil\log_2(T + 1)\rceil$ bits in the place of spikes (and of sums of spikes). It multiplies
-    `Product.inside` times the density of the weights times `density`; its neurons scale and compare with zero:
-    one multiplication and one comparison each. Products that belong to neurons, as those of parallel ones (PSN), it does
-    not have. Both networks add biases and sums of branches; norms are folded.
+    `Product.inside` times the density of the weights times `density`; its neurons scale and compare with zero: one
+    multiplication and one comparison each. Products of neurons themselves, as of parallel ones (PSN), it does not have.
+    Both networks add biases and sums of branches; norms are folded.
 
     The spiking network adds where a product reads {0, 1} and multiplies elsewhere, over the pairs that met, at every
     step that it ran; its neurons compute their traced steps.
