@@ -377,8 +377,8 @@ def _cost(arguments: Sequence[str]) -> dict[str, Any]:
     )
     for name, sums in found["quantised"].items():
         print(
-            f"{name}: {sums['ratio']:.2f} times the energy of the {sums['bits']}-bit quantised network of the same "
-            f"shape ({sums['snn_pJ'] / 1e3:,.2f} and {sums['ann_pJ'] / 1e3:,.2f} nJ, whole numbers)"
+            f"{name}: {sums['ratio']:.2f} times the {sums['bits']}-bit quantised network of the same shape "
+            f"({sums['snn_pJ'] / 1e3:,.1f} and {sums['ann_pJ'] / 1e3:,.1f} nJ in whole numbers)"
         )
     spikes = found["spikes_per_neuron"]
     print(f"{'-' if spikes is None else format(spikes, '.3f')} spikes a neuron")
@@ -456,12 +456,12 @@ def _h2learn(given: CostArguments, run: Any) -> dict[str, Any]:
 
 def _by_rule(rules: dict[str, dict[str, float]]) -> Any:
     """The sums of every rule as a table."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("rule", "MACs", "ACs", "products, nJ", "neurons and sums", "memory", "sum, nJ")
+    table = Table(Column("rule", no_wrap=True), "MACs", "ACs", "computing", "memory", "sum, nJ")
     for name, sums in rules.items():
-        parts = (sums[f"{part}_pJ"] / 1e3 for part in ("products", "neurons", "memory", "energy"))
-        table.add_row(name, f"{sums['macs']:,.0f}", f"{sums['acs']:,.0f}", *(f"{part:,.2f}" for part in parts))
+        parts = (sums["products_pJ"] + sums["neurons_pJ"], sums["memory_pJ"], sums["energy_pJ"])
+        table.add_row(name, f"{sums['macs']:,.0f}", f"{sums['acs']:,.0f}", *(f"{part / 1e3:,.1f}" for part in parts))
     return table
 
 

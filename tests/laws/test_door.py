@@ -64,7 +64,7 @@ PAGES = [
         for page in (
             *("tutorials/digits", "tutorials/neuron"),
             *("howto/stream", "howto/order", "howto/fast", "howto/memory"),
-            *("howto/data", "howto/events", "howto/augment"),
+            *("howto/data", "howto/events", "howto/augment", "howto/cost"),
         )
     ),
 ]

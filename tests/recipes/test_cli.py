@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,8 +212,6 @@ def test_kill_and_resume_gives_the_same_bits(tmp_path):
 
 
 def test_cost_prices_a_run(trained, tmp_path, capsys):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
     code, found, _ = run(capsys, "cost", copy, "--samples", "30", "--rule", "papers", "--json")
@@ -222,6 +221,15 @@ def test_cost_prices_a_run(trained, tmp_path, capsys):
     with Path(found["csv"]).open() as file:
         rows = list(csv.DictReader(file))
     assert [rows[0]["layer"], rows[0]["kind"], rows[0]["spike_driven"]] == ["stem.0.module", "convolution", "False"]
+    assert {row["kind"] for row in rows} == {"convolution", "linear", "neurons", "between"}
+    whole = found["rules"]["memory"]
+    assert sum(float(row["computing_pJ"]) + float(row["moving_pJ"]) for row in rows) == pytest.approx(
+        whole["energy_pJ"]
+    )
+    beside = found["quantised"]["with memory"]
+    assert sum(float(row["quantised_pJ"]) for row in rows) == pytest.approx(beside["ann_pJ"])
+    assert (beside["bits"], beside["ratio"]) == (2, pytest.approx(beside["snn_pJ"] / beside["ann_pJ"]))
+    assert found["unpriced"] == []
     assert sum(float(row["energy_pJ"]) for row in rows) == pytest.approx(found["energy_pJ"])
     assert found["energy_pJ"] == pytest.approx(4.6 * found["macs"] + 0.9 * found["acs"])
     noted = RunFolder.open(copy).result()
@@ -235,6 +243,22 @@ def test_cost_prices_a_run(trained, tmp_path, capsys):
     assert recorded["energy_nJ"]["tag"] == "counted by the rule strict"
     assert (whole["rule"], whole["samples"]) == ("strict", noted["eval"]["test_count"])
     assert RunFolder.open(copy).result()["cost"]["accuracy"] == noted["eval"]["test_accuracy"]
+
+
+def test_the_page_of_a_priced_run_shows_what_it_costs(trained, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    run(capsys, "report", copy)
+    assert "What it costs" not in (copy / "report.html").read_text()
+    code, found, _ = run(capsys, "cost", copy, "--samples", "30", "--rule", "memory", "--report", "--json")
+    assert (code, found["report"]) == (0, str(copy / "report.html"))
+    priced = (copy / "report.html").read_text()
+    assert "Counted on 30 test samples" in priced
+    for part in ("One network, every rule", "2 bits, once, dense", "Energy by layer", "Density of what products read"):
+        assert part in priced
+    assert f"no, MAC share {100 * found['mac_share']:.2f} %" in priced
+    run(capsys, "report", copy)
+    assert "What it costs" in (copy / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

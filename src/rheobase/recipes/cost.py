@@ -2,7 +2,7 @@
 
 import csv
 import io
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rheobase.lab.cost import (
     Report,
     activity,
     energy,
+    neurobench,
     quantised_twin,
     rule_named,
     tracing,
@@ -90,6 +91,7 @@ def summary(report: Report, price: Energy) -> dict[str, Any]:
         "energy_pJ": price.total_pJ,
         "unpriced": list(energy(report, "memory").unpriced),
         "rules": {name: _sums(energy(report, name)) for name in RULES},
+        "neurobench": asdict(neurobench(report)),
         "quantised": {name: _beside(report, memory) for name, memory in _COMPARED.items()},
     }
 
@@ -98,8 +100,8 @@ def _sums(price: Energy) -> dict[str, float]:
     return {
         "macs": price.macs,
         "acs": price.acs,
-        "products_pJ": sum(layer.operations_pJ for layer in price.layers),
-        "neurons_pJ": sum(layer.operations_pJ for layer in (*price.neurons, *price.between)),
+        "products_pJ": sum((layer.operations_pJ for layer in price.layers), 0.0),
+        "neurons_pJ": sum((layer.operations_pJ for layer in (*price.neurons, *price.between)), 0.0),
         "memory_pJ": price.memory_pJ,
         "energy_pJ": price.total_pJ,
     }
@@ -113,7 +115,7 @@ _COMPARED = {
 """How a network is compared with the quantised one."""
 
 
-def _beside(report: Report, memory: Memory | None) -> dict[str, float]:
+def _beside(report: Report, memory: Memory | None) -> dict[str, Any]:
     twin = quantised_twin(report, memory=memory)
     return {"bits": twin.bits, "snn_pJ": twin.snn.total_pJ, "ann_pJ": twin.ann.total_pJ, "ratio": twin.ratio}
 
@@ -173,6 +175,6 @@ def _prices(whole: LayerEnergy, quantised: LayerEnergy) -> dict[str, float]:
     return {
         "computing_pJ": whole.operations_pJ,
         "moving_pJ": whole.traffic.energy_pJ,
-        "moved_bytes": whole.traffic.bytes,
+        "moved_bytes": whole.traffic.moved_bytes,
         "quantised_pJ": quantised.energy_pJ,
     }

@@ -7,8 +7,15 @@ from typing import Any
 from rheobase.report import Grid, Section, Stack
 from rheobase.train import RunFolder
 
-_NANO = 1e-3
-"""Nanojoule in a picojoule."""
+
+def _nano(picojoule: str | int | float) -> str:
+    """Nanojoule with one decimal."""
+    return f"{float(picojoule) / 1e3:,.1f}"
+
+
+def _whole(count: str | int | float) -> str:
+    """A mean count, rounded."""
+    return f"{float(count):,.0f}"
 
 
 def cost_sections(run: RunFolder) -> tuple[Section, ...]:
@@ -20,7 +27,14 @@ def cost_sections(run: RunFolder) -> tuple[Section, ...]:
         rows = list(csv.DictReader(file))
     products = [row for row in rows if row["kind"] not in ("neurons", "between")]
     neurons = [row for row in rows if row["kind"] == "neurons"]
-    parts = (_rules(found), _beside(found), _energies(rows), _verdicts(found, products), _neurons(neurons))
+    parts = (
+        _rules(found),
+        _beside(found),
+        _energies(rows),
+        _densities(products),
+        _verdicts(found, products),
+        _neurons(neurons),
+    )
     return (Section("What it costs", _text(found), parts),)
 
 
@@ -51,9 +65,9 @@ def _rules(found: Mapping[str, Any]) -> Grid:
     rows = tuple(
         (
             name,
-            sums["macs"],
-            sums["acs"],
-            *(_NANO * sums[f"{part}_pJ"] for part in ("products", "neurons", "memory", "energy")),
+            _whole(sums["macs"]),
+            _whole(sums["acs"]),
+            *(_nano(sums[f"{part}_pJ"]) for part in ("products", "neurons", "memory", "energy")),
         )
         for name, sums in found["rules"].items()
     )
@@ -66,20 +80,31 @@ def _beside(found: Mapping[str, Any]) -> Grid:
         f"Beside the quantised network of the same shape: {bits} bits, once, dense",
         ("counted", "spiking, nJ", "quantised, nJ", "spiking / quantised"),
         tuple(
-            (name, _NANO * sums["snn_pJ"], _NANO * sums["ann_pJ"], sums["ratio"])
+            (name, _nano(sums["snn_pJ"]), _nano(sums["ann_pJ"]), f"{sums['ratio']:.2f}")
             for name, sums in found["quantised"].items()
         ),
     )
 
 
 def _energies(rows: Sequence[Mapping[str, str]]) -> Stack:
-    labels = tuple(f"{row['layer'] or '(model)'}{_ENDINGS.get(row['kind'], '')}" for row in rows)
-    computing = [(row["kind"] in _ENDINGS, _NANO * float(row["computing_pJ"])) for row in rows]
-    products = [0.0 if other else value for other, value in computing]
-    others = [value if other else 0.0 for other, value in computing]
-    moving = [_NANO * float(row["moving_pJ"]) for row in rows]
-    parts = (("products", tuple(products)), ("neurons and sums", tuple(others)), ("memory", tuple(moving)))
+    rows = [row for row in rows if float(row["computing_pJ"]) + float(row["moving_pJ"]) > 0]
+    computing = [(row["kind"] in _ENDINGS, float(row["computing_pJ"]) / 1e3) for row in rows]
+    products = tuple(0.0 if other else value for other, value in computing)
+    others = tuple(value if other else 0.0 for other, value in computing)
+    moving = tuple(float(row["moving_pJ"]) / 1e3 for row in rows)
+    parts = (("products", products), ("neurons and sums", others), ("memory", moving))
+    labels = tuple(_name(row) + _ENDINGS.get(row["kind"], "") for row in rows)
     return Stack("Energy by layer", "nJ a sample, by the rule memory", labels, parts)
+
+
+def _densities(products: Sequence[Mapping[str, str]]) -> Stack:
+    values = tuple(min(map(float, row["density"].split(" x "))) for row in products)
+    labels = tuple(map(_name, products))
+    return Stack("Density of what products read", "share of values that are not zero", labels, (("density", values),))
+
+
+def _name(row: Mapping[str, str]) -> str:
+    return row["layer"] or "(model)"
 
 
 _ENDINGS = {"neurons": " (neurons)", "between": " (sums)"}
@@ -90,26 +115,26 @@ def _verdicts(found: Mapping[str, Any], products: Sequence[Mapping[str, str]]) -
         "layer", "reads", "density", "spike-driven", "MACs a step", "share of MACs", "effective", "energy, nJ",
         "quantised, nJ",
     )  # fmt: skip
-    every = sum(float(row["macs"]) * float(row["steps"]) for row in products) or 1.0
+    every = sum((float(row["macs"]) * float(row["steps"]) for row in products), 0.0) or 1.0
     rows = tuple(
         (
-            row["layer"] or "(model)",
+            _name(row),
             row["holds"],
-            row["density"],
+            " x ".join(f"{float(each):.3f}" for each in row["density"].split(" x ")),
             "no" if row["spike_driven"] != "True" else "yes" if row["strict"] == "True" else "additions",
-            float(row["macs"]),
+            _whole(row["macs"]),
             f"{100 * float(row['macs']) * float(row['steps']) / every:.2f} %",
-            float(row["effective"]),
-            _NANO * (float(row["computing_pJ"]) + float(row["moving_pJ"])),
-            _NANO * float(row["quantised_pJ"]),
+            _whole(row["effective"]),
+            _nano(float(row["computing_pJ"]) + float(row["moving_pJ"])),
+            _nano(row["quantised_pJ"]),
         )
         for row in products
     )
     verdict = f"no, MAC share {100 * found['mac_share']:.2f} %" if found["exceptions"] else "yes"
-    sums = [sum(float(row[key]) for row in products) for key in ("computing_pJ", "moving_pJ", "quantised_pJ")]
+    sums = [sum((float(row[key]) for row in products), 0.0) for key in ("computing_pJ", "moving_pJ", "quantised_pJ")]
     total = (
-        "all products", "", "", verdict, float(found["macs_per_step"]), "100 %", None, _NANO * (sums[0] + sums[1]),
-        _NANO * sums[2],
+        "all products", "", "", verdict, _whole(found["macs_per_step"]), "100 %", None,
+        _nano(sums[0] + sums[1]), _nano(sums[2]),
     )  # fmt: skip
     return Grid("Products: what they read, and whether additions do", columns, rows, total)
 
@@ -118,16 +143,16 @@ def _neurons(neurons: Sequence[Mapping[str, str]]) -> Grid:
     columns = ("layer", "neurons", "rate", "updates", "operations an update", "computing, nJ", "memory, nJ")
     rows = tuple(
         (
-            row["layer"] or "(model)",
-            float(row["shape"]),
+            _name(row),
+            _whole(row["shape"]),
             row["density"],
-            float(row["updates"]),
+            _whole(row["updates"]),
             float(row["operations"]) if row["operations"] else None,
-            _NANO * float(row["computing_pJ"]),
-            _NANO * float(row["moving_pJ"]),
+            _nano(row["computing_pJ"]),
+            _nano(row["moving_pJ"]),
         )
         for row in neurons
     )
-    sums = [sum(float(row[key]) for row in neurons) for key in ("shape", "updates", "computing_pJ", "moving_pJ")]
-    total = ("all neurons", sums[0], "", sums[1], None, _NANO * sums[2], _NANO * sums[3])
+    sums = [sum((float(row[key]) for row in neurons), 0.0) for key in ("shape", "updates", "computing_pJ", "moving_pJ")]
+    total = ("all neurons", _whole(sums[0]), "", _whole(sums[1]), None, _nano(sums[2]), _nano(sums[3]))
     return Grid("Neurons: updates and what they compute", columns, rows, total, folded=True)

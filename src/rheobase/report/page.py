@@ -245,7 +245,7 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if value == int(value) and abs(value) < 1e9 else f"{value:.4g}"
 
 
-def _cell(value: str | float | None) -> str:
+def _cell(value: str | int | float | None) -> str:
     return value if isinstance(value, str) else _number(value)
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-Cell = str | float | None
+Cell = str | int | float | None
 """What a cell of a table shows: text, a number, or a dash."""
 
 COLOURS = 4

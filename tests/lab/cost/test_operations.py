@@ -49,6 +49,11 @@ def test_layers_carry_what_their_neurons_compute():
         assert (layer.states, layer.updates) == (1, 20)
 
 
+def test_what_is_a_product_of_its_own_is_no_operation_of_the_neuron():
+    (layer,) = trace(rb.neurons.SlidingPSN(3), torch.randn(6, 2, 5)).neurons
+    assert layer.operations == Operations(compare=1)
+
+
 @pytest.mark.parametrize("name", ["test_ms_resnet", "test_sew_resnet", "test_spikingformer"])
 def test_norms_and_sums_of_branches_are_seen_alike_by_every_engine(name):
     """The fused engine runs them inside of kernels, the reference engine one by one."""

@@ -184,22 +184,22 @@ class Energy:
     @property
     def macs(self) -> float:
         """Multiply-accumulates of products."""
-        return sum(layer.macs for layer in self.layers)
+        return sum((layer.macs for layer in self.layers), 0.0)
 
     @property
     def acs(self) -> float:
         """Additions of spikes' weights: synaptic operations."""
-        return sum(layer.acs for layer in self.layers)
+        return sum((layer.acs for layer in self.layers), 0.0)
 
     @property
     def total_pJ(self) -> float:  # noqa: N802
         """Picojoule."""
-        return sum(layer.energy_pJ for layer in self.everything)
+        return sum((layer.energy_pJ for layer in self.everything), 0.0)
 
     @property
     def memory_pJ(self) -> float:  # noqa: N802
         """Picojoule of moving data."""
-        return sum(layer.traffic.energy_pJ for layer in self.everything)
+        return sum((layer.traffic.energy_pJ for layer in self.everything), 0.0)
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("layer", "MACs", "ACs", "energy in nJ", "of it memory")]
@@ -254,7 +254,7 @@ def _product(product: Product, rule: Rule) -> LayerEnergy:
 
 def _neurons(layer: NeuronLayer, rule: Rule) -> LayerEnergy:
     computed = layer.updates * rule.arithmetic.price(layer.operations) if rule.neurons and layer.operations else 0.0
-    steps = layer.updates / layer.units if layer.units else 0.0
+    steps = layer.updates // layer.units if layer.units else 0
     traffic = rule.memory.of_neurons(layer).times(steps) if rule.memory else NOTHING
     return LayerEnergy(layer.name, 0.0, 0.0, computed + traffic.energy_pJ, traffic)
 

@@ -15,12 +15,12 @@ class Level:
 
     Attributes:
         name: what it is called.
-        bytes: how much fits into it.
+        capacity: bytes that fit into it.
         word_pJ: picojoule to read or write 64 bits.
     """
 
     name: str
-    bytes: float
+    capacity: float
     word_pJ: float  # noqa: N815
 
 
@@ -34,12 +34,12 @@ class Traffic:
         energy_pJ: picojoule of both.
     """
 
-    read: float = 0.0
-    written: float = 0.0
+    read: int = 0
+    written: int = 0
     energy_pJ: float = 0.0  # noqa: N815
 
     @property
-    def bytes(self) -> float:
+    def moved_bytes(self) -> float:
         """Bytes read and written."""
         return (self.read + self.written) / 8
 
@@ -47,7 +47,7 @@ class Traffic:
         """Both together."""
         return Traffic(self.read + other.read, self.written + other.written, self.energy_pJ + other.energy_pJ)
 
-    def times(self, count: float) -> "Traffic":
+    def times(self, count: int) -> "Traffic":
         """The same so many times."""
         return Traffic(self.read * count, self.written * count, self.energy_pJ * count)
 
@@ -80,10 +80,10 @@ class Memory:
     state_bits: int = 32
     weights_once: bool = False
 
-    def move(self, reads: Iterable[float], writes: Iterable[float]) -> Traffic:
+    def move(self, reads: Iterable[int], writes: Iterable[int]) -> Traffic:
         """Traffic of tensors of so many bits."""
         reads, writes = list(reads), list(writes)
-        return Traffic(fsum(reads), fsum(writes), fsum(self._price(bits) for bits in (*reads, *writes)))
+        return Traffic(sum(reads), sum(writes), fsum(self._price(bits) for bits in (*reads, *writes)))
 
     def bits(self, holds: Values | None, peak: float | None) -> int:
         """Bits of one activation: 1 of {0, 1}, as whole numbers need (unsigned), else `value_bits`."""
@@ -91,14 +91,14 @@ class Memory:
             return 1
         return max(1, int(peak).bit_length()) if holds == "graded" and peak is not None else self.value_bits
 
-    def of_operand(self, operand: Operand) -> float:
+    def of_operand(self, operand: Operand) -> int:
         """Bits of one side of a product."""
         return operand.size * (self.weight_bits if operand.weight else self.bits(operand.holds, operand.peak))
 
     def of_product(self, product: Product, times: int, widths: tuple[int, int] | None = None) -> Traffic:
         """Traffic of a product that runs so many times for a sample; `widths` are bits of both operands if given."""
-        weights: list[float] = []
-        read: list[float] = []
+        weights: list[int] = []
+        read: list[int] = []
         for k, operand in enumerate(product.operands):
             bits = self.of_operand(operand) if widths is None else operand.size * widths[k]
             (weights if operand.weight else read).append(bits)
@@ -112,8 +112,8 @@ class Memory:
         out = layer.units * self.bits(layer.emits, layer.peak)
         return self.move([layer.units * self.value_bits, state], [state, out])
 
-    def _price(self, bits: float) -> float:
-        level = next((level for level in self.levels if bits <= 8 * level.bytes), self.levels[-1])
+    def _price(self, bits: int) -> float:
+        level = next((level for level in self.levels if bits <= 8 * level.capacity), self.levels[-1])
         return bits / 64 * level.word_pJ
 
 

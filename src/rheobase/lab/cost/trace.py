@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from rheobase.lab.cost.count import Convolution, Seen, elements, look, pairs, selects
-from rheobase.lab.cost.operations import operations, scan_of
+from rheobase.lab.cost.operations import Operations, operations, scan_of
 from rheobase.lab.cost.report import Elementwise, Kind, NeuronLayer, Operand, Product, Report
 from rheobase.nn.norm import TdBN
 from rheobase.nn.time import PerStep, is_static
@@ -148,7 +148,8 @@ class _Layer:
     known: bool = True
 
     def layer(self, name: str, T: int, samples: int) -> NeuronLayer:
-        scan = scan_of(self.module)
+        scan, taps = scan_of(self.module), getattr(self.module, "taps", 0)
+        weighed = Operations(add=taps, multiply=taps)  # a product of its own
         return NeuronLayer(
             name,
             self.count // samples // T,
@@ -156,7 +157,7 @@ class _Layer:
             self.nonzero / self.count if self.known else None,
             self.module.emits,  # type: ignore[arg-type]
             self.count // samples,
-            None if scan is None else operations(scan.text()),
+            None if scan is None else operations(scan.text()) - weighed,
             None if scan is None else len(scan.step.state),
             self.peak if self.known and self.module.emits != "real" else None,
         )

@@ -89,8 +89,9 @@ def quantised_twin(
 
     The quantised network has the same layers, weights and borders; each product runs as often as within one step, with
     activations of $b = \lceil\log_2(T + 1)\rceil$ bits in the place of spikes (and of sums of spikes). It multiplies
-    `Product.inside` times the density of the weights times `density`; its neurons scale, compare with zero and round:
-    one multiplication and one addition each. Both networks add biases and sums of branches; norms are folded.
+    `Product.inside` times the density of the weights times `density`; its neurons scale and compare with zero: one
+    multiplication and one comparison each. Products of neurons themselves, as of parallel ones (PSN), it does not have.
+    Both networks add biases and sums of branches; norms are folded.
 
     The spiking network adds where a product reads {0, 1} and multiplies elsewhere, over the pairs that met, at every
     step that it ran; its neurons compute their traced steps.
@@ -123,9 +124,15 @@ def quantised_twin(
         tuple(_sums(each, arithmetic, 1) for each in report.elementwise),
         tuple(layer.name for layer in report.neurons if layer.operations is None),
     )
+    own = {layer.name for layer in report.neurons}
     quantised = Energy(
         f"{bits} bits",
-        tuple(_quantised(product, integers, bits, density, moved) for product in report.products),
+        tuple(
+            LayerEnergy(product.name, 0.0, 0.0, 0.0)
+            if product.name in own
+            else _quantised(product, integers, bits, density, moved)
+            for product in report.products
+        ),
         tuple(_activations(layer, arithmetic, bits, moved) for layer in report.neurons),
         tuple(_sums(each, arithmetic, report.T) for each in report.elementwise),
     )
@@ -172,7 +179,7 @@ def _width(product: Product, side: int, integers: Integers) -> int:
 
 def _updates(layer: NeuronLayer, arithmetic: Arithmetic, memory: Memory | None) -> LayerEnergy:
     price = layer.updates * arithmetic.price(layer.operations) if layer.operations else 0.0
-    steps = layer.updates / layer.units if layer.units else 0.0
+    steps = layer.updates // layer.units if layer.units else 0
     traffic = memory.of_neurons(layer).times(steps) if memory else NOTHING
     return LayerEnergy(layer.name, 0.0, 0.0, price + traffic.energy_pJ, traffic)
 
