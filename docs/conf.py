@@ -165,7 +165,28 @@ def plot_gradients(results):
     return inline(plot(lines, "blocks", "gradient below / above", log_x=True, log_y=True))
 
 
-PLOTS = {"degradation": plot_degradation, "depth-gradients": plot_gradients}
+def plot_densities(results):
+    from rheobase.report.results import curves, plot, read_rows
+
+    rows = [row for row in read_rows(results / "studies.csv") if row["study"] == "h2learn-densities"]
+    shown = ("spike rate", "window open", "du not zero", "do not zero", "enters the transposed product")
+    lines = ["| a | " + " | ".join(shown) + " |", "|---" * (1 + len(shown)) + "|"]
+    for subject in sorted({row["subject"] for row in rows}):
+        cells = []
+        for metric in shown:
+            points = [row for row in rows if (row["subject"], row["metric"]) == (subject, metric)]
+            (curve,) = curves(points, "subject", "size")
+            cells.append(" / ".join(f"{mean:.2f}" for mean in curve.y))
+        lines.append(f"| {subject.removeprefix('window ')} | {' | '.join(cells)} |")
+    drawn = [
+        {**row, "line": f"{row['metric']}, a = {row['subject'].removeprefix('window ')}"}
+        for row in rows
+        if row["metric"] in ("du not zero", "enters the transposed product")
+    ]
+    return "\n".join(lines) + "\n\n" + inline(plot(curves(drawn, "line", "size"), "layer", "share that is not zero"))
+
+
+PLOTS = {"degradation": plot_degradation, "depth-gradients": plot_gradients, "h2learn-densities": plot_densities}
 
 
 def inline(svg):
