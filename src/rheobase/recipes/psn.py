@@ -32,6 +32,18 @@ TITLES = {
     "lif_no_reset": "LIF neurons without reset",
 }
 
+MEASURED = {
+    "psn": "46.9 % (43.9 to 49.4)",
+    "masked": "42.7 % (40.4 to 44.6)",
+    "sliding": "40.1 % (37.0 to 46.0)",
+    "glif": "48.3 % (47.5 to 50.0)",
+    "plif": "45.1 % (44.6 to 45.9)",
+    "klif": "46.7 % (45.2 to 48.2)",
+    "lif": "44.5 % (42.9 to 45.5)",
+    "lif_no_reset": "45.1 % (43.9 to 47.4)",
+}
+"""Accuracy on the 1000 test images: mean and range over seeds 0, 1 and 2."""
+
 
 def columns(name: str) -> Classification:
     """A narrow net on columns of CIFAR-10 (JPEG-75); nothing but the neuron changes."""
@@ -56,7 +68,8 @@ def _claim(name: str) -> str:
     return f"""{TITLES[name]} read CIFAR-10 (JPEG-75), a column a step: a narrow net, a fifth of the images, 8 epochs.
 
     Fang et al. 2023, arXiv:2304.12760. Published order, on CIFAR-10 at full size: PSN 88.45, sliding 86.70, masked
-    85.81, GLIF 83.66, PLIF 83.49, KLIF 83.26, LIF 81.50, LIF without reset 79.50 %. Not measured yet.
+    85.81, GLIF 83.66, PLIF 83.49, KLIF 83.26, LIF 81.50, LIF without reset 79.50 %. Measured: {MEASURED[name]}, three
+    seeds; at this size the published order does not show.
     Command: `rheobase train psn-{name.replace("_", "-")}`
     """
 

