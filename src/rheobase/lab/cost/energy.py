@@ -228,7 +228,11 @@ def energy(report: Report, rule: str | Rule = "strict") -> Energy:
     return Energy(
         name,
         tuple(_product(product, counted) for product in report.products),
-        tuple(_neurons(layer, counted) for layer in report.neurons) if counted.neurons or counted.memory else (),
+        tuple(
+            updates(layer, counted.arithmetic if counted.neurons else None, counted.memory) for layer in report.neurons
+        )
+        if counted.neurons or counted.memory
+        else (),
         tuple(_between(each, counted) for each in report.elementwise) if counted.between != "free" else (),
         tuple(layer.name for layer in report.neurons if counted.neurons and layer.operations is None),
     )
@@ -252,10 +256,11 @@ def _product(product: Product, rule: Rule) -> LayerEnergy:
     return LayerEnergy(product.name, macs, acs, rule.mac_pJ * macs + rule.ac_pJ * acs + traffic.energy_pJ, traffic)
 
 
-def _neurons(layer: NeuronLayer, rule: Rule) -> LayerEnergy:
-    computed = layer.updates * rule.arithmetic.price(layer.operations) if rule.neurons and layer.operations else 0.0
+def updates(layer: NeuronLayer, arithmetic: Arithmetic | None, memory: Memory | None) -> LayerEnergy:
+    """Energy of a layer of neurons over all steps; None: what it computes, or moves, is free."""
+    computed = layer.updates * arithmetic.price(layer.operations) if arithmetic and layer.operations else 0.0
     steps = layer.updates // layer.units if layer.units else 0
-    traffic = rule.memory.of_neurons(layer).times(steps) if rule.memory else NOTHING
+    traffic = memory.of_neurons(layer).times(steps) if memory else NOTHING
     return LayerEnergy(layer.name, 0.0, 0.0, computed + traffic.energy_pJ, traffic)
 
 

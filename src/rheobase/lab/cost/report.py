@@ -165,12 +165,14 @@ class NeuronLayer:
 class Elementwise:
     """What a module computes element by element outside of neurons, per sample: norms, sums of branches, scalings.
 
+    Pooling, means over time or space, softmax and other functions are not counted.
+
     Attributes:
         name: qualified name of the innermost module that ran.
-        scaled: products with parameters or numbers; those of a norm in evaluation mode fold into the layer before it.
+        scaled: products with parameters or numbers; those of a batch norm fold into the layer before it.
         shifted: additions of them, likewise.
-        added: sums of two activations.
-        multiplied: products or quotients of two activations.
+        added: sums of two activations, and those that a layer or group norm needs for its statistics.
+        multiplied: products or quotients of two activations, likewise.
     """
 
     name: str
