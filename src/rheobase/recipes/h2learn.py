@@ -59,7 +59,7 @@ class Accelerated:
         step: what was traced.
         found: the simulation, cycle by cycle.
         by_densities: the same by densities alone.
-        exposed: with the update engine's tables exposed.
+        exposed: with the building of tables exposed.
         compared: ratios to the GPU model, by what is counted.
         parts: what each part of the design brings.
         assumptions: name, value, and the ratios with it halved and doubled.
@@ -79,7 +79,7 @@ class Accelerated:
     @property
     def dense(self) -> list[str]:
         """Layers whose gradient is dense where it enters the transposed product, as behind a norm in training."""
-        return [layer.work.name for layer in self.found.layers if layer.work.d_in >= DENSE]
+        return [layer.work.name for layer in self.found.layers if layer.backward and layer.work.d_in >= DENSE]
 
     @property
     def open(self) -> list[str]:

@@ -5,15 +5,19 @@ The paper's own numbers could not be read; both designs are derived, self-consis
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from math import gcd
 from typing import Any, Literal, TypeVar
 
 Part = TypeVar("Part")
 Builds = Literal["hidden", "overlapped", "exposed", "regrouped"]
-"""What building the update engine's tables takes.
+"""What building tables takes, of gradients in the update engine.
+
+In the forward engine, whose tables of weights are built once a tile, a tile takes at least as long as one build, and
+one build more where builds are "exposed".
 
 - "hidden": nothing, as double buffering hides it.
 - "overlapped": a tile takes at least as long as one build.
-- "exposed": a tile takes one build more.
+- "exposed": a tile takes one build more, in the forward engine too.
 - "regrouped": each group of positions has tables of its own, which all rows of tiles use before the next group comes;
   it takes at least as long as one build. Gradients change with positions, so this order of loops is the one that can
   be built.
@@ -116,7 +120,7 @@ class Units:
     Attributes:
         multiply, add: 16-bit.
         accumulate: an addition to a wider sum.
-        lookup: one read of a table of 16 entries.
+        lookup: one read of a table of 16 entries; of others in proportion to their multiplexers.
         compare, select, store, shift: what neurons do.
         buffer_bit, dram_bit: moving one bit.
     """
@@ -275,12 +279,22 @@ def numbers(part: Any) -> Mapping[str, int | float]:
 
 
 def scaled(part: Part, name: str, factor: float) -> Part:
-    """A part with one number halved or doubled; whole numbers stay whole and at least one, shares at most one."""
+    """A part with one number halved or doubled.
+
+    Whole numbers stay whole and at least one, shares at most one; of a design, tables divide the operands of an access,
+    and a lane has no more MACs than there are.
+    """
     value = getattr(part, name)
     new = max(1, round(value * factor)) if isinstance(value, int) else value * factor
     if name in ("balance", "efficiency", "bandwidth_share", "power_share"):
         new = min(1.0, new)
-    return replace(part, **{name: new})  # type: ignore[type-var]
+    changed = {name: new}
+    if isinstance(part, Design):
+        fused, bits, macs, lane = (
+            changed.get(n, getattr(part, n)) for n in ("fused", "table_bits", "macs", "lane_macs")
+        )
+        changed |= {"table_bits": gcd(int(fused), int(bits)), "lane_macs": min(lane, macs)}
+    return replace(part, **changed)  # type: ignore[type-var]
 
 
 def variations(*parts: Any) -> Iterator[tuple[str, int | float, tuple[Any, ...], tuple[Any, ...]]]:
