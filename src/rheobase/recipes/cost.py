@@ -25,7 +25,7 @@ from rheobase.lab.cost import (
     tracing,
 )
 from rheobase.lab.cost.report import shapes
-from rheobase.recipes.classification import build, config_of, is_cross_validated, load_run
+from rheobase.recipes.classification import trained
 from rheobase.train import RunFolder, evaluate
 
 COLUMNS = (
@@ -54,13 +54,9 @@ def cost(
     Raises:
         ValueError: a run of several folds, no such rule, or fewer than one sample.
     """
-    if is_cross_validated(config_of(run)):
-        raise ValueError(f"{run.path} holds a network for each fold; name one of {run.path / 'folds'}")
-    if samples is not None and samples < 1:
-        raise ValueError(f"samples is {samples}; expected at least 1, or None for all")
     rule_named(rule)  # before the run, which may take long
-    task = build(config_of(run))
-    which, test = load_run(task, run, which), task.dataset.test
+    task, which = trained(run, which, samples)
+    test = task.dataset.test
     part = test if samples is None else test.select(torch.arange(min(samples, len(test))))
     with task.at_work(), tracing(task.model) as tracer:
         found = evaluate(task.model, task.source(part, shuffle=False)(0), task.config.train, prepare=task.prepare)

@@ -51,13 +51,17 @@ def _text(found: Mapping[str, Any]) -> str:
         f"T = {found['T']}, per sample. Energies are counts times the picojoules of a table in 45 nm; no hardware was "
         f"measured."
     ]
-    if found["mismatches"]:
-        said.append(f"Read other values than declared: {', '.join(found['mismatches'])}.")
-    if found["silent"]:
-        said.append(f"Read zeros alone, so that their verdict says nothing: {', '.join(found['silent'])}.")
-    if found["unpriced"]:
-        said.append(f"Neurons without a traced step, whose operations are missing: {', '.join(found['unpriced'])}.")
-    return " ".join(said)
+    return " ".join((*said, *cost_remarks(found)))
+
+
+def cost_remarks(found: Mapping[str, Any]) -> list[str]:
+    """What to know before believing the numbers, a sentence each."""
+    cases = (
+        ("mismatches", "Read other values than declared"),
+        ("silent", "Read zeros alone, so that their verdict says nothing"),
+        ("unpriced", "Neurons without a traced step, whose operations are missing"),
+    )
+    return [f"{said}: {', '.join(name or '(model)' for name in found[case])}." for case, said in cases if found[case]]
 
 
 def _rules(found: Mapping[str, Any]) -> Grid:

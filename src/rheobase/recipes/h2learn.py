@@ -28,7 +28,7 @@ from rheobase.lab.cost.h2learn import (
     trace_step,
     works_of,
 )
-from rheobase.recipes.classification import Task, build, config_of, is_cross_validated, load_run
+from rheobase.recipes.classification import Task, trained
 from rheobase.train import RunFolder
 from rheobase.train.measure import Forward
 
@@ -121,13 +121,8 @@ def h2learn(
         ValueError: a run of several folds, no such design or units, fewer than one sample, or a network without a layer
             that the engines can take.
     """
-    if is_cross_validated(config_of(run)):
-        raise ValueError(f"{run.path} holds a network for each fold; name one of {run.path / 'folds'}")
-    if samples is not None and samples < 1:
-        raise ValueError(f"samples is {samples}; expected at least 1, or None for a whole batch")
     chosen = preset(design)
-    task = build(config_of(run))
-    which = load_run(task, run, which)
+    task, which = trained(run, which, samples)
     with task.at_work():
         step = trace_training_step(task, samples)
         made = accelerated(step, chosen, design, units, which)

@@ -105,6 +105,13 @@ class Product:
         return set(self._held()) == {"binary"}
 
     @property
+    def verdict(self) -> str:
+        """ "yes" if all activations are in {0, 1}, "additions" if one is, "no" if none is, "unknown" without values."""
+        if not self.known:
+            return "unknown"
+        return "yes" if self.strict else "additions" if self.spike_driven else "no"
+
+    @property
     def mismatch(self) -> bool:
         """Whether an activation held less special values than the layer declares to read. Unknown values fit."""
         if self.declared is None or not self.known:
@@ -244,9 +251,6 @@ class Report:
         rows = [("layer", "kind", "shape", "MACs/step", "steps", "holds", "density", "declared", "spikes only")]
         for product in self.products:
             seen = product.activations
-            verdict = "unknown"
-            if product.known:
-                verdict = "yes" if product.strict else "additions" if product.spike_driven else "no"
             rows.append(
                 (
                     product.name or "(model)",
@@ -259,7 +263,7 @@ class Report:
                     " x ".join(operand.holds or "?" for operand in seen),
                     " x ".join("?" if operand.density is None else f"{operand.density:.4f}" for operand in seen),
                     product.declared or "-",
-                    verdict + (", not as declared" if product.mismatch else ""),
+                    product.verdict + (", not as declared" if product.mismatch else ""),
                 )
             )
         last = f"{self.samples} samples, T = {self.T}, {self.macs} MACs a step, {self.updates} neuron updates a sample"

@@ -385,7 +385,7 @@ def test_every_assumption_is_halved_and_doubled():
 def test_any_design_can_be_varied(design):
     work = cifarnet()
     rows = list(sensitivity(work, simulate(work, design)))
-    assert all(0 < ratio.speed and 0 < ratio.energy for _, _, *pair in rows for ratio in pair)
+    assert all(ratio.speed > 0 and ratio.energy > 0 for _, _, *pair in rows for ratio in pair)
 
 
 def test_a_lookup_costs_its_multiplexers():
