@@ -113,8 +113,9 @@ RULES: dict[str, Rule] = {
 }
 """The rules by name.
 
-- "papers": the stem multiplies, once; all else adds, also shortcuts and the last layer, whatever they read. The formula
-  of arXiv:2209.13929 section 4 and arXiv:2304.11954. There the last layer may be left out; here it counts.
+- "papers": the stem multiplies, once, as for a static image; all else adds, also shortcuts and the last layer,
+  whatever they read. The formula of arXiv:2209.13929 section 4 and arXiv:2304.11954. There the last layer may be left
+  out; here it counts.
 - "papers-T": the same with the stem at every step.
 - "strict": whatever reads no {0, 1} multiplies: stem, shortcuts on membranes, last layer; each as often as it ran.
 - "spikingformer-tool": what the published tool of arXiv:2304.11954 counts: by values, the stem at every step, biases

@@ -94,6 +94,8 @@ def quantised_twin(
     comparison each. Products of neurons themselves, as of parallel ones (PSN), it does not have. Both networks add
     biases and sums of branches; norms are folded.
 
+    This is about a static image that T steps encode; of a sequence the quantised network would read one step alone.
+
     The spiking network adds where a product reads {0, 1} and multiplies elsewhere, over the pairs that met, at every
     step that it ran; its neurons compute their traced steps.
 

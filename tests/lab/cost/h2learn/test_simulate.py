@@ -415,3 +415,8 @@ def test_what_does_not_fit_is_said():
         Design(table_bits=3)
     with pytest.raises(ValueError, match="4 MACs make no lane of 8"):
         Design(macs=4)
+    with pytest.raises(ValueError, match="minibatch is 0; expected a number above zero"):
+        Design(minibatch=0)
+    with pytest.raises(ValueError, match=r"balance is 1\.5; expected the share"):
+        Design(balance=1.5)
+    assert simulate(cifarnet(), Design(spike_KB=0.0)).dram_bits > simulate(cifarnet(), REF_S).dram_bits

@@ -24,6 +24,12 @@ one build more where builds are "exposed".
 """
 
 
+def numbers(part: Any) -> Mapping[str, int | float]:
+    """The fields of a part that are numbers: its assumptions."""
+    found = {field.name: getattr(part, field.name) for field in fields(part)}
+    return {name: v for name, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
 @dataclass(frozen=True)
 class Design:
     """Engines, clock, memory and schedule.
@@ -53,6 +59,10 @@ class Design:
         dram_GBps: bandwidth of the DRAM.
         weight_KB, spike_KB, gradient_KB, state_KB, sum_KB: buffers of weights; spikes; gradients; what neurons keep for
             backward; sums of weight gradients.
+
+    Raises:
+        ValueError: a number that is not above zero (of a buffer: below zero), a balance above one, tables that do not
+            divide the operands of an access, or fewer MACs than those of a lane.
     """
 
     clock_GHz: float = 1.0  # noqa: N815
@@ -85,11 +95,16 @@ class Design:
     sum_KB: float = 4096.0  # noqa: N815
 
     def __post_init__(self) -> None:
-        if self.table_bits < 1 or self.fused % self.table_bits:
+        for name, value in numbers(self).items():
+            if not (value >= 0 if name.endswith("_KB") else value > 0):
+                raise ValueError(f"Design: {name} is {value}; expected a number above zero, of a buffer 0 KB at least")
+        if self.balance > 1:
+            raise ValueError(f"Design: balance is {self.balance}; expected the share of the MACs that is busy, up to 1")
+        if self.fused % self.table_bits:
             raise ValueError(
                 f"Design: {self.fused} operands do not fall into tables of {self.table_bits}; take a divisor"
             )
-        if self.lane_macs < 1 or self.macs < self.lane_macs:
+        if self.macs < self.lane_macs:
             raise ValueError(f"Design: {self.macs} MACs make no lane of {self.lane_macs}; take fewer a lane")
 
     @property
@@ -270,12 +285,6 @@ def preset(name: str) -> Design:
     if name not in PRESETS:
         raise ValueError(f"there is no design {name!r}; expected one of {', '.join(PRESETS)}")
     return PRESETS[name]
-
-
-def numbers(part: Any) -> Mapping[str, int | float]:
-    """The fields of a part that are numbers: its assumptions."""
-    found = {field.name: getattr(part, field.name) for field in fields(part)}
-    return {name: v for name, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
 def scaled(part: Part, name: str, factor: float) -> Part:
