@@ -1,14 +1,13 @@
 """The price of a trained run: what its network computes on the test split, by a named rule."""
 
-import csv
-import io
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rheobase.files import write_atomic
+from rheobase.files import write_table
 from rheobase.lab.cost import (
     HOROWITZ,
     RULES,
@@ -63,7 +62,7 @@ def cost(
     report = tracer.report()
     price = energy(report, rule)
     path = run.path / "cost.csv"
-    write_atomic(path, _csv(report, price).encode())
+    write_table(path, COLUMNS, _rows(report, price))
     run.add_result("cost", {**summary(report, price), "checkpoint": which, "accuracy": found["accuracy"]})
     return report, price, path
 
@@ -116,41 +115,34 @@ def _beside(report: Report, memory: Memory | None) -> dict[str, Any]:
     return {"bits": twin.bits, "snn_pJ": twin.snn.total_pJ, "ann_pJ": twin.ann.total_pJ, "ratio": twin.ratio}
 
 
-def _csv(report: Report, price: Energy) -> str:
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
+def _rows(report: Report, price: Energy) -> Iterator[dict[str, Any]]:
+    """Rows of cost.csv: products, neurons, and what is between."""
     whole, quantised = energy(report, "memory"), quantised_twin(report, memory=HOROWITZ).ann
     for k, product in enumerate(report.products):
         counted = {"counted_macs": price.layers[k].macs, "counted_acs": price.layers[k].acs}
         shown = {**_product(product), **counted, **_prices(whole.layers[k], quantised.layers[k])}
-        writer.writerow({**shown, "rule": price.rule, "energy_pJ": price.layers[k].energy_pJ})
+        yield {**shown, "rule": price.rule, "energy_pJ": price.layers[k].energy_pJ}
     for k, layer in enumerate(report.neurons):
-        writer.writerow(
-            {
-                "layer": layer.name,
-                "kind": "neurons",
-                "shape": layer.units,
-                "holds": layer.emits,
-                "density": f"{layer.rate:.6g}",
-                "updates": layer.updates,
-                "operations": "" if layer.operations is None else layer.operations.total,
-                "rule": price.rule,
-                "energy_pJ": price.neurons[k].energy_pJ if price.neurons else 0.0,
-                **_prices(whole.neurons[k], quantised.neurons[k]),
-            }
-        )
+        yield {
+            "layer": layer.name,
+            "kind": "neurons",
+            "shape": layer.units,
+            "holds": layer.emits,
+            "density": f"{layer.rate:.6g}",
+            "updates": layer.updates,
+            "operations": "" if layer.operations is None else layer.operations.total,
+            "rule": price.rule,
+            "energy_pJ": price.neurons[k].energy_pJ if price.neurons else 0.0,
+            **_prices(whole.neurons[k], quantised.neurons[k]),
+        }
     for k, each in enumerate(report.elementwise):
-        writer.writerow(
-            {
-                "layer": each.name,
-                "kind": "between",
-                "rule": price.rule,
-                "energy_pJ": price.between[k].energy_pJ if price.between else 0.0,
-                **_prices(whole.between[k], quantised.between[k]),
-            }
-        )
-    return lines.getvalue()
+        yield {
+            "layer": each.name,
+            "kind": "between",
+            "rule": price.rule,
+            "energy_pJ": price.between[k].energy_pJ if price.between else 0.0,
+            **_prices(whole.between[k], quantised.between[k]),
+        }
 
 
 def _product(product: Product) -> dict[str, Any]:

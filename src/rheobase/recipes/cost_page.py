@@ -1,9 +1,9 @@
 """What `cost` noted in a run, as a section of its page."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rheobase.files import read_table
 from rheobase.report import Grid, Section, Stack
 from rheobase.train import RunFolder
 
@@ -23,8 +23,7 @@ def cost_sections(run: RunFolder) -> tuple[Section, ...]:
     path, found = run.path / "cost.csv", run.result().get("cost")
     if found is None or "rules" not in found or not path.is_file():
         return ()
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(path)
     products = [row for row in rows if row["kind"] not in ("neurons", "between")]
     neurons = [row for row in rows if row["kind"] == "neurons"]
     parts = (

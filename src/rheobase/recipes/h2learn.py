@@ -1,7 +1,5 @@
 """A run on an accelerator for training: one real step of its training, simulated on a named design."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -11,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rheobase.files import write_atomic
+from rheobase.files import write_table
 from rheobase.lab.cost.h2learn import (
     PUBLISHED,
     Design,
@@ -127,8 +125,8 @@ def h2learn(
         step = trace_training_step(task, samples)
         made = accelerated(step, chosen, design, units, which)
     path = run.path / "h2learn.csv"
-    write_atomic(path, _table(LAYER_COLUMNS, _layers(made)).encode())
-    write_atomic(path.with_name("h2learn_assumptions.csv"), _table(ASSUMPTION_COLUMNS, _assumptions(made)).encode())
+    write_table(path, LAYER_COLUMNS, _layers(made))
+    write_table(path.with_name("h2learn_assumptions.csv"), ASSUMPTION_COLUMNS, _assumptions(made))
     run.add_result("h2learn", accelerated_summary(made))
     return made, path
 
@@ -213,14 +211,6 @@ def accelerated_summary(made: Accelerated) -> dict[str, Any]:
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if value == float("inf") else value for name, value in values.items()}
-
-
-def _table(columns: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) -> str:
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    return lines.getvalue()
 
 
 def _layers(made: Accelerated) -> Iterable[dict[str, Any]]:

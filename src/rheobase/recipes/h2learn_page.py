@@ -1,10 +1,9 @@
 """What `h2learn` noted in a run, as a section of its page."""
 
-import csv
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from rheobase.files import read_table
 from rheobase.report import Grid, Section, Stack
 from rheobase.report.section import Cell
 from rheobase.train import RunFolder
@@ -18,7 +17,7 @@ def h2learn_sections(run: RunFolder) -> tuple[Section, ...]:
     found = run.result().get("h2learn")
     if found is None or not layers.is_file() or not assumptions.is_file():
         return ()
-    rows = _rows(layers)
+    rows = read_table(layers)
     mapped, unmapped = [row for row in rows if not row["unmapped"]], [row for row in rows if row["unmapped"]]
     parts: list[Grid | Stack] = [
         _ratios(found),
@@ -40,13 +39,8 @@ def h2learn_sections(run: RunFolder) -> tuple[Section, ...]:
         columns = ("layer", "why", "MACs a sample")
         listed = tuple((row["layer"] or "(model)", row["unmapped"], float(row["macs"])) for row in unmapped)
         parts.append(Grid("What the engines cannot take", columns, listed))
-    parts.append(_assumptions(_rows(assumptions)))
+    parts.append(_assumptions(read_table(assumptions)))
     return (Section(f"A training step on H2Learn, {found['design']}", _text(found), tuple(parts)),)
-
-
-def _rows(path: Path) -> Rows:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _text(found: Mapping[str, Any]) -> str:
