@@ -47,3 +47,10 @@ def test_what_a_kill_left_is_removed(tmp_path):
     remove_parts(path)
     assert sorted(each.name for each in tmp_path.iterdir()) == [".b.json.1f.part", "a.json"]
     assert path.read_bytes() == b"whole"
+
+
+def test_a_table_comes_back_with_empty_cells(tmp_path):
+    path = tmp_path / "table.csv"
+    files.write_table(path, ("name", "count"), [{"name": "a, b", "count": 2}, {"name": "c"}])
+    assert path.read_bytes() == b'name,count\n"a, b",2\nc,\n'
+    assert files.read_table(path) == [{"name": "a, b", "count": "2"}, {"name": "c", "count": ""}]

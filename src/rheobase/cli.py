@@ -54,14 +54,14 @@ class CostArguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
-    rule: str = "strict"
-    """How to count: papers, papers-T, strict, spikingformer-tool, exact, exact-spikes or memory."""
+    rule: str | None = None
+    """How to count: papers, papers-T, strict, spikingformer-tool, exact, exact-spikes or memory; strict if left out."""
     samples: int | None = None
     """How many of the first test samples to run; all if left out; of --h2learn, of a training batch."""
     h2learn: Literal["ref-S", "ref-L"] | None = None
     """Instead, simulate a training step on this design of an accelerator. Writes h2learn.csv."""
-    units: Literal["45nm", "sata", "45nm-prosperity"] = "45nm"
-    """Table of energies for --h2learn."""
+    units: Literal["45nm", "sata", "45nm-prosperity"] | None = None
+    """Table of energies for --h2learn; 45nm if left out."""
     checkpoint: Checkpoint | None = None
     """Which weights; those that the recipe measures if left out."""
     report: bool = False
@@ -343,21 +343,27 @@ def _cost(arguments: Sequence[str]) -> dict[str, Any]:
 
     from rheobase import recipes
     from rheobase.recipes.cost import summary
+    from rheobase.recipes.cost_page import cost_remarks
     from rheobase.train import RunFolder
 
     given = _parse(CostArguments, arguments, "rheobase cost")
     run = RunFolder.open(given.run)
     if given.h2learn is not None:
+        if given.rule is not None or given.results is not None:
+            raise ValueError("--rule and --results belong to the price by a rule; leave them out with --h2learn")
         return _h2learn(given, run)
-    report, price, path = recipes.cost(run, which=given.checkpoint, rule=given.rule, samples=given.samples)
+    if given.units is not None:
+        raise ValueError("--units names the energies of an accelerator; name one with --h2learn, or leave it out")
+    rule = given.rule or "strict"
+    report, price, path = recipes.cost(run, which=given.checkpoint, rule=rule, samples=given.samples)
     table = Table(Column("layer", overflow="fold"), "reads", "density", "spikes only", "MACs", "ACs", "nJ")
     for product, layer in zip(report.products, price.layers, strict=True):
         seen = product.activations
         table.add_row(
-            product.name,
+            product.name or "(model)",
             " x ".join(str(operand.holds) for operand in seen),
             " x ".join(f"{operand.density:.3f}" for operand in seen),
-            "yes" if product.spike_driven else "no",
+            product.verdict,
             f"{layer.macs:,.0f}",
             f"{layer.acs:,.0f}",
             f"{layer.energy_pJ / 1e3:,.2f}",
@@ -375,6 +381,8 @@ def _cost(arguments: Sequence[str]) -> dict[str, Any]:
     print(
         f"{price.total_pJ / 1e3:,.2f} nJ a sample by the rule {price.rule!r} ({report.samples} samples, T = {report.T})"
     )
+    for remark in cost_remarks(found):
+        print(remark)
     for name, sums in found["quantised"].items():
         print(
             f"{name}: {sums['ratio']:.2f} times the {sums['bits']}-bit quantised network of the same shape "
@@ -397,10 +405,11 @@ def _h2learn(given: CostArguments, run: Any) -> dict[str, Any]:
 
     from rheobase import recipes
     from rheobase.recipes.h2learn import accelerated_summary
+    from rheobase.recipes.h2learn_page import h2learn_remarks, published_ranges
 
     assert given.h2learn is not None
     made, path = recipes.h2learn(
-        run, design=given.h2learn, units=given.units, which=given.checkpoint, samples=given.samples
+        run, design=given.h2learn, units=given.units or "45nm", which=given.checkpoint, samples=given.samples
     )
     found = {"run": str(run.path), **accelerated_summary(made), "csv": str(path)}
     engines = ("forward", "backward", "update")
@@ -425,7 +434,7 @@ def _h2learn(given: CostArguments, run: Any) -> dict[str, Any]:
     against = Table(Column("times the GPU model, a roofline", overflow="fold"), *kinds)
     for name, each in found["ratios"].items():
         against.add_row(name, *(f"{each[kind]:.2f}" for kind in kinds))
-    against.add_row("published", *(" to ".join(f"{v:.2f}" for v in sorted(set(found["published"][k]))) for k in kinds))
+    against.add_row("published", *published_ranges(found))
     console.print(against)
     weighed = Table(Column("assumption", overflow="fold"), "value", *(f"{kind}, / 2 and x 2" for kind in kinds))
     for name, value, low, high in made.assumptions:
@@ -434,14 +443,8 @@ def _h2learn(given: CostArguments, run: Any) -> dict[str, Any]:
     console.print(weighed)
     for each in found["unmapped"]:
         print(f"not mapped: {each['name'] or 'the model'}: {each['reason']}")
-    if found["unmapped"]:
-        print(f"{found['unmapped_share']:.2%} of the MACs are left out, here and of the GPU")
-    if found["dense"]:
-        print(
-            f"dense gradients enter {len(found['dense'])} layers, as behind a batch norm: output sparsity alone is left"
-        )
-    if found["open"]:
-        print(f"windows of {len(found['open'])} layers of neurons are open everywhere: no output sparsity there")
+    for remark in h2learn_remarks(found):
+        print(remark)
     joules = sum(found["energy_pJ"].values())
     print(
         f"{found['ms_per_sample']:.4g} ms and {joules / 1e9:.4g} mJ a sample on {made.name}, simulated "

@@ -1,6 +1,9 @@
 """Files written whole or not at all, and waited for until they are on the disk."""
 
+import csv
+import io
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -43,3 +46,18 @@ def remove_parts(path: Path) -> None:
     """Delete what kills within `write_atomic` left beside a file; only for who alone writes that file."""
     for part in path.parent.glob(f".{path.name}.*.part"):
         part.unlink(missing_ok=True)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a CSV file in one move; a column that a row lacks is empty."""
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, lines.getvalue().encode())
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by the names of its columns."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -263,7 +263,13 @@ def test_the_page_of_a_priced_run_shows_what_it_costs(trained, tmp_path, capsys)
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--rule", "cheap"], "there is no rule 'cheap'; expected one of papers"), (["--samples", "0"], "samples is 0")],
+    [
+        (["--rule", "cheap"], "there is no rule 'cheap'; expected one of papers"),
+        (["--samples", "0"], "samples is 0"),
+        (["--units", "sata"], "name one with --h2learn"),
+        (["--h2learn", "ref-S", "--rule", "exact"], "leave them out with --h2learn"),
+        (["--h2learn", "ref-S", "--results", "rows.csv"], "leave them out with --h2learn"),
+    ],
 )
 def test_cost_says_what_is_wrong(trained, capsys, arguments, message):
     code, _, error = run(capsys, "cost", trained, *arguments)

@@ -521,8 +521,7 @@ def classify(run: RunFolder, images: np.ndarray, *, which: str | None = None) ->
     Raises:
         ValueError: wrong shape, NaN or Inf, or intensities outside [0, 1]; a run of several folds.
     """
-    if is_cross_validated(config_of(run)):
-        raise ValueError(f"{run.path} holds a network for each fold; name one: {_all_fold_runs(run)[0].path}")
+    refuse_folds(run)
     task = build(config_of(run))
     shape = task.test_shape
     if images.ndim != 1 + len(shape) or images.shape[1:] != shape or len(images) == 0:
@@ -541,6 +540,25 @@ def classify(run: RunFolder, images: np.ndarray, *, which: str | None = None) ->
     with task.at_work():
         found = evaluate(task.model, batches, task.config.train, prepare=task.prepare, predictions=True)
     return [task.dataset.classes[k] for k in found["predictions"]]
+
+
+def refuse_folds(run: RunFolder) -> None:
+    """Raises ValueError if a run holds a network for each fold, and names one of them."""
+    if is_cross_validated(config_of(run)):
+        raise ValueError(f"{run.path} holds a network for each fold; name one: {_all_fold_runs(run)[0].path}")
+
+
+def trained(run: RunFolder, which: str | None, samples: int | None) -> tuple[Task, str]:
+    """The task of a run with a checkpoint loaded, see `load_run`, and which one it is.
+
+    Raises:
+        ValueError: a run of several folds, or fewer than one sample is asked for.
+    """
+    refuse_folds(run)
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples is {samples}; expected at least 1, or None for all")
+    task = build(config_of(run))
+    return task, load_run(task, run, which)
 
 
 def load_run(task: Task, run: RunFolder, which: str | None) -> str:

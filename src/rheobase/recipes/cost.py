@@ -1,14 +1,13 @@
 """The price of a trained run: what its network computes on the test split, by a named rule."""
 
-import csv
-import io
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rheobase.files import write_atomic
+from rheobase.files import write_table
 from rheobase.lab.cost import (
     HOROWITZ,
     RULES,
@@ -25,7 +24,7 @@ from rheobase.lab.cost import (
     tracing,
 )
 from rheobase.lab.cost.report import shapes
-from rheobase.recipes.classification import build, config_of, is_cross_validated, load_run
+from rheobase.recipes.classification import trained
 from rheobase.train import RunFolder, evaluate
 
 COLUMNS = (
@@ -54,20 +53,16 @@ def cost(
     Raises:
         ValueError: a run of several folds, no such rule, or fewer than one sample.
     """
-    if is_cross_validated(config_of(run)):
-        raise ValueError(f"{run.path} holds a network for each fold; name one of {run.path / 'folds'}")
-    if samples is not None and samples < 1:
-        raise ValueError(f"samples is {samples}; expected at least 1, or None for all")
     rule_named(rule)  # before the run, which may take long
-    task = build(config_of(run))
-    which, test = load_run(task, run, which), task.dataset.test
+    task, which = trained(run, which, samples)
+    test = task.dataset.test
     part = test if samples is None else test.select(torch.arange(min(samples, len(test))))
     with task.at_work(), tracing(task.model) as tracer:
         found = evaluate(task.model, task.source(part, shuffle=False)(0), task.config.train, prepare=task.prepare)
     report = tracer.report()
     price = energy(report, rule)
     path = run.path / "cost.csv"
-    write_atomic(path, _csv(report, price).encode())
+    write_table(path, COLUMNS, _rows(report, price))
     run.add_result("cost", {**summary(report, price), "checkpoint": which, "accuracy": found["accuracy"]})
     return report, price, path
 
@@ -120,41 +115,34 @@ def _beside(report: Report, memory: Memory | None) -> dict[str, Any]:
     return {"bits": twin.bits, "snn_pJ": twin.snn.total_pJ, "ann_pJ": twin.ann.total_pJ, "ratio": twin.ratio}
 
 
-def _csv(report: Report, price: Energy) -> str:
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
+def _rows(report: Report, price: Energy) -> Iterator[dict[str, Any]]:
+    """Rows of cost.csv: products, neurons, and what is between."""
     whole, quantised = energy(report, "memory"), quantised_twin(report, memory=HOROWITZ).ann
     for k, product in enumerate(report.products):
         counted = {"counted_macs": price.layers[k].macs, "counted_acs": price.layers[k].acs}
         shown = {**_product(product), **counted, **_prices(whole.layers[k], quantised.layers[k])}
-        writer.writerow({**shown, "rule": price.rule, "energy_pJ": price.layers[k].energy_pJ})
+        yield {**shown, "rule": price.rule, "energy_pJ": price.layers[k].energy_pJ}
     for k, layer in enumerate(report.neurons):
-        writer.writerow(
-            {
-                "layer": layer.name,
-                "kind": "neurons",
-                "shape": layer.units,
-                "holds": layer.emits,
-                "density": f"{layer.rate:.6g}",
-                "updates": layer.updates,
-                "operations": "" if layer.operations is None else layer.operations.total,
-                "rule": price.rule,
-                "energy_pJ": price.neurons[k].energy_pJ if price.neurons else 0.0,
-                **_prices(whole.neurons[k], quantised.neurons[k]),
-            }
-        )
+        yield {
+            "layer": layer.name,
+            "kind": "neurons",
+            "shape": layer.units,
+            "holds": layer.emits,
+            "density": f"{layer.rate:.6g}",
+            "updates": layer.updates,
+            "operations": "" if layer.operations is None else layer.operations.total,
+            "rule": price.rule,
+            "energy_pJ": price.neurons[k].energy_pJ if price.neurons else 0.0,
+            **_prices(whole.neurons[k], quantised.neurons[k]),
+        }
     for k, each in enumerate(report.elementwise):
-        writer.writerow(
-            {
-                "layer": each.name,
-                "kind": "between",
-                "rule": price.rule,
-                "energy_pJ": price.between[k].energy_pJ if price.between else 0.0,
-                **_prices(whole.between[k], quantised.between[k]),
-            }
-        )
-    return lines.getvalue()
+        yield {
+            "layer": each.name,
+            "kind": "between",
+            "rule": price.rule,
+            "energy_pJ": price.between[k].energy_pJ if price.between else 0.0,
+            **_prices(whole.between[k], quantised.between[k]),
+        }
 
 
 def _product(product: Product) -> dict[str, Any]:

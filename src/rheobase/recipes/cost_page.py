@@ -1,9 +1,9 @@
 """What `cost` noted in a run, as a section of its page."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rheobase.files import read_table
 from rheobase.report import Grid, Section, Stack
 from rheobase.train import RunFolder
 
@@ -23,8 +23,7 @@ def cost_sections(run: RunFolder) -> tuple[Section, ...]:
     path, found = run.path / "cost.csv", run.result().get("cost")
     if found is None or "rules" not in found or not path.is_file():
         return ()
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(path)
     products = [row for row in rows if row["kind"] not in ("neurons", "between")]
     neurons = [row for row in rows if row["kind"] == "neurons"]
     parts = (
@@ -51,13 +50,17 @@ def _text(found: Mapping[str, Any]) -> str:
         f"T = {found['T']}, per sample. Energies are counts times the picojoules of a table in 45 nm; no hardware was "
         f"measured."
     ]
-    if found["mismatches"]:
-        said.append(f"Read other values than declared: {', '.join(found['mismatches'])}.")
-    if found["silent"]:
-        said.append(f"Read zeros alone, so that their verdict says nothing: {', '.join(found['silent'])}.")
-    if found["unpriced"]:
-        said.append(f"Neurons without a traced step, whose operations are missing: {', '.join(found['unpriced'])}.")
-    return " ".join(said)
+    return " ".join((*said, *cost_remarks(found)))
+
+
+def cost_remarks(found: Mapping[str, Any]) -> list[str]:
+    """What to know before believing the numbers, a sentence each."""
+    cases = (
+        ("mismatches", "Read other values than declared"),
+        ("silent", "Read zeros alone, so that their verdict says nothing"),
+        ("unpriced", "Neurons without a traced step, whose operations are missing"),
+    )
+    return [f"{said}: {', '.join(name or '(model)' for name in found[case])}." for case, said in cases if found[case]]
 
 
 def _rules(found: Mapping[str, Any]) -> Grid:

@@ -1,7 +1,5 @@
 """A run on an accelerator for training: one real step of its training, simulated on a named design."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -11,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rheobase.files import write_atomic
+from rheobase.files import write_table
 from rheobase.lab.cost.h2learn import (
     PUBLISHED,
     Design,
@@ -28,7 +26,7 @@ from rheobase.lab.cost.h2learn import (
     trace_step,
     works_of,
 )
-from rheobase.recipes.classification import Task, build, config_of, is_cross_validated, load_run
+from rheobase.recipes.classification import Task, trained
 from rheobase.train import RunFolder
 from rheobase.train.measure import Forward
 
@@ -59,7 +57,7 @@ class Accelerated:
         step: what was traced.
         found: the simulation, cycle by cycle.
         by_densities: the same by densities alone.
-        exposed: with the update engine's tables exposed.
+        exposed: with the building of tables exposed.
         compared: ratios to the GPU model, by what is counted.
         parts: what each part of the design brings.
         assumptions: name, value, and the ratios with it halved and doubled.
@@ -79,7 +77,7 @@ class Accelerated:
     @property
     def dense(self) -> list[str]:
         """Layers whose gradient is dense where it enters the transposed product, as behind a norm in training."""
-        return [layer.work.name for layer in self.found.layers if layer.work.d_in >= DENSE]
+        return [layer.work.name for layer in self.found.layers if layer.backward and layer.work.d_in >= DENSE]
 
     @property
     def open(self) -> list[str]:
@@ -121,19 +119,14 @@ def h2learn(
         ValueError: a run of several folds, no such design or units, fewer than one sample, or a network without a layer
             that the engines can take.
     """
-    if is_cross_validated(config_of(run)):
-        raise ValueError(f"{run.path} holds a network for each fold; name one of {run.path / 'folds'}")
-    if samples is not None and samples < 1:
-        raise ValueError(f"samples is {samples}; expected at least 1, or None for a whole batch")
     chosen = preset(design)
-    task = build(config_of(run))
-    which = load_run(task, run, which)
+    task, which = trained(run, which, samples)
     with task.at_work():
         step = trace_training_step(task, samples)
         made = accelerated(step, chosen, design, units, which)
     path = run.path / "h2learn.csv"
-    write_atomic(path, _table(LAYER_COLUMNS, _layers(made)).encode())
-    write_atomic(path.with_name("h2learn_assumptions.csv"), _table(ASSUMPTION_COLUMNS, _assumptions(made)).encode())
+    write_table(path, LAYER_COLUMNS, _layers(made))
+    write_table(path.with_name("h2learn_assumptions.csv"), ASSUMPTION_COLUMNS, _assumptions(made))
     run.add_result("h2learn", accelerated_summary(made))
     return made, path
 
@@ -218,14 +211,6 @@ def accelerated_summary(made: Accelerated) -> dict[str, Any]:
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if value == float("inf") else value for name, value in values.items()}
-
-
-def _table(columns: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) -> str:
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    return lines.getvalue()
 
 
 def _layers(made: Accelerated) -> Iterable[dict[str, Any]]:

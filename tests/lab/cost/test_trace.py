@@ -7,7 +7,7 @@ import rheobase as rb
 from rheobase.lab.cost import spike_driven, trace, tracing
 from rheobase.lab.cost.count import values_of
 from rheobase.models import MODELS, create_model
-from rheobase.neurons import LIF
+from rheobase.neurons import IF, LIF
 from rheobase.nn import DelayedLinear, PerStep, Recurrent
 
 
@@ -394,3 +394,22 @@ def test_mistakes_are_said():
     ):
         run(torch.rand(2, 1, 2, 6, 6))
     assert trace(model, torch.rand(2, 1, 3)).samples == 1
+
+
+@pytest.mark.parametrize(
+    ("norm", "counted"),
+    [
+        (nn.BatchNorm2d(4), (1, 1, 0, 0)),
+        (nn.BatchNorm2d(4, affine=False), (1, 1, 0, 0)),
+        (nn.BatchNorm2d(4, track_running_stats=False), (1, 1, 3, 2)),
+        (nn.GroupNorm(2, 4), (1, 1, 3, 2)),
+        (nn.LayerNorm(6, elementwise_affine=False), (0, 0, 3, 2)),
+    ],
+    ids=["batch", "batch, no parameters", "batch, own statistics", "group", "layer"],
+)
+def test_norms_in_one_operator_are_counted(norm, counted):
+    """An element: scaled, shifted, added, multiplied."""
+    model = nn.Sequential(PerStep(nn.Conv2d(2, 4, 3, padding=1)), PerStep(norm), IF())
+    (found,) = trace(model, torch.rand(3, 2, 2, 6, 6)).elementwise
+    n = 3 * 4 * 6 * 6
+    assert (found.scaled, found.shifted, found.added, found.multiplied) == tuple(n * each for each in counted)

@@ -46,10 +46,14 @@ def test_both_networks_are_priced_in_whole_numbers():
     assert (twin.ann.macs, twin.snn.macs) == (60, 0)
 
 
-def test_what_is_no_spikes_costs_both_the_same_product():
-    twin = quantised_twin(of(replace(LAYER, operands=(IMAGE, WEIGHT), executed=1, stem=True, effective=54.0)))
+def test_both_read_the_same_image_and_leave_out_its_zeros():
+    image = replace(LAYER, operands=(IMAGE, WEIGHT), executed=1, stem=True, effective=54.0)
+    twin = quantised_twin(of(image))
     assert twin.snn.total_pJ == pytest.approx(54 * (0.2 + 0.12) + 8 * 0.12)
-    assert twin.ann.total_pJ == pytest.approx(60 * (0.2 + 0.12) + 8 * 0.12)
+    assert twin.ann == replace(twin.snn, rule=twin.ann.rule)
+    assert quantised_twin(of(image), density=0.5).ann == twin.ann
+    deeper = quantised_twin(of(replace(image, stem=False)))
+    assert deeper.ann.total_pJ == pytest.approx(60 * (0.2 + 0.12) + 8 * 0.12)
 
 
 def test_sums_of_spikes_multiply_at_their_width():

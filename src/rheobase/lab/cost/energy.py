@@ -113,8 +113,9 @@ RULES: dict[str, Rule] = {
 }
 """The rules by name.
 
-- "papers": the stem multiplies, once; all else adds, also shortcuts and the last layer, whatever they read. The formula
-  of arXiv:2209.13929 section 4 and arXiv:2304.11954. There the last layer may be left out; here it counts.
+- "papers": the stem multiplies, once, as for a static image; all else adds, also shortcuts and the last layer,
+  whatever they read. The formula of arXiv:2209.13929 section 4 and arXiv:2304.11954. There the last layer may be left
+  out; here it counts.
 - "papers-T": the same with the stem at every step.
 - "strict": whatever reads no {0, 1} multiplies: stem, shortcuts on membranes, last layer; each as often as it ran.
 - "spikingformer-tool": what the published tool of arXiv:2304.11954 counts: by values, the stem at every step, biases
@@ -228,7 +229,11 @@ def energy(report: Report, rule: str | Rule = "strict") -> Energy:
     return Energy(
         name,
         tuple(_product(product, counted) for product in report.products),
-        tuple(_neurons(layer, counted) for layer in report.neurons) if counted.neurons or counted.memory else (),
+        tuple(
+            updates(layer, counted.arithmetic if counted.neurons else None, counted.memory) for layer in report.neurons
+        )
+        if counted.neurons or counted.memory
+        else (),
         tuple(_between(each, counted) for each in report.elementwise) if counted.between != "free" else (),
         tuple(layer.name for layer in report.neurons if counted.neurons and layer.operations is None),
     )
@@ -252,10 +257,11 @@ def _product(product: Product, rule: Rule) -> LayerEnergy:
     return LayerEnergy(product.name, macs, acs, rule.mac_pJ * macs + rule.ac_pJ * acs + traffic.energy_pJ, traffic)
 
 
-def _neurons(layer: NeuronLayer, rule: Rule) -> LayerEnergy:
-    computed = layer.updates * rule.arithmetic.price(layer.operations) if rule.neurons and layer.operations else 0.0
+def updates(layer: NeuronLayer, arithmetic: Arithmetic | None, memory: Memory | None) -> LayerEnergy:
+    """Energy of a layer of neurons over all steps; None: what it computes, or moves, is free."""
+    computed = layer.updates * arithmetic.price(layer.operations) if arithmetic and layer.operations else 0.0
     steps = layer.updates // layer.units if layer.units else 0
-    traffic = rule.memory.of_neurons(layer).times(steps) if rule.memory else NOTHING
+    traffic = memory.of_neurons(layer).times(steps) if memory else NOTHING
     return LayerEnergy(layer.name, 0.0, 0.0, computed + traffic.energy_pJ, traffic)
 
 

@@ -105,6 +105,13 @@ class Product:
         return set(self._held()) == {"binary"}
 
     @property
+    def verdict(self) -> str:
+        """ "yes" if all activations are in {0, 1}, "additions" if one is, "no" if none is, "unknown" without values."""
+        if not self.known:
+            return "unknown"
+        return "yes" if self.strict else "additions" if self.spike_driven else "no"
+
+    @property
     def mismatch(self) -> bool:
         """Whether an activation held less special values than the layer declares to read. Unknown values fit."""
         if self.declared is None or not self.known:
@@ -165,12 +172,14 @@ class NeuronLayer:
 class Elementwise:
     """What a module computes element by element outside of neurons, per sample: norms, sums of branches, scalings.
 
+    Pooling, means over time or space, softmax and other functions are not counted.
+
     Attributes:
         name: qualified name of the innermost module that ran.
-        scaled: products with parameters or numbers; those of a norm in evaluation mode fold into the layer before it.
+        scaled: products with parameters or numbers; those of a batch norm fold into the layer before it.
         shifted: additions of them, likewise.
-        added: sums of two activations.
-        multiplied: products or quotients of two activations.
+        added: sums of two activations, and those that a layer or group norm needs for its statistics.
+        multiplied: products or quotients of two activations, likewise.
     """
 
     name: str
@@ -242,9 +251,6 @@ class Report:
         rows = [("layer", "kind", "shape", "MACs/step", "steps", "holds", "density", "declared", "spikes only")]
         for product in self.products:
             seen = product.activations
-            verdict = "unknown"
-            if product.known:
-                verdict = "yes" if product.strict else "additions" if product.spike_driven else "no"
             rows.append(
                 (
                     product.name or "(model)",
@@ -257,7 +263,7 @@ class Report:
                     " x ".join(operand.holds or "?" for operand in seen),
                     " x ".join("?" if operand.density is None else f"{operand.density:.4f}" for operand in seen),
                     product.declared or "-",
-                    verdict + (", not as declared" if product.mismatch else ""),
+                    product.verdict + (", not as declared" if product.mismatch else ""),
                 )
             )
         last = f"{self.samples} samples, T = {self.T}, {self.macs} MACs a step, {self.updates} neuron updates a sample"

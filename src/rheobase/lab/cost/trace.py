@@ -484,6 +484,8 @@ class _Watch(TorchDispatchMode):
             see(self, out, *args)
         elif func in _ELEMENTWISE or func is _SCAN:
             self.elementwise(func, out, args)
+        elif getattr(func, "overloadpacket", None) in _NORMS:
+            self.normed(func.overloadpacket, args)
         elif func.namespace == "aten" and any(part in func._opname for part in _HIDDEN):
             raise ValueError(
                 f"tracing: {self.tracer._frames[-1].name or 'the model'} calls {func}, whose matrix products cannot be "
@@ -563,6 +565,27 @@ class _Watch(TorchDispatchMode):
         else:
             self.tracer.computed({kind: n})
 
+    def normed(self, norm: Any, args: Any) -> None:
+        """A norm in one operator: with running statistics a product and a sum an element, as it folds after training.
+
+        One that computes its statistics from what it reads does not fold. It adds three times an element (mean,
+        difference, variance) and multiplies twice (square, quotient); then come its parameters.
+        """
+        if isinstance(self.tracer._frames[-1].module, Temporal) or self.source(args[0]) != "input":
+            return
+        n, weight = args[0].numel(), args[_NORMS[norm]]
+        if norm not in (aten.native_layer_norm, aten.native_group_norm) and args[3] is not None:
+            self.tracer.computed({"scaled": n, "shifted": n})
+            return
+        affine = 0 if weight is None else n
+        self.tracer.computed({"added": 3 * n, "multiplied": 2 * n, "scaled": affine, "shifted": affine})
+
+
+_NORMS: dict[Any, int] = {
+    **dict.fromkeys((aten.native_batch_norm, aten.cudnn_batch_norm, aten.miopen_batch_norm, aten.native_group_norm), 1),
+    aten.native_layer_norm: 2,
+}
+"""Operators that norm, and which of their arguments is the weight."""
 
 _SCAN = torch.ops.rheobase.scan.default
 

@@ -8,7 +8,7 @@ prices here are not theirs.
 import math
 from dataclasses import dataclass, replace
 
-from rheobase.lab.cost.energy import Arithmetic, Energy, LayerEnergy
+from rheobase.lab.cost.energy import Arithmetic, Energy, LayerEnergy, updates
 from rheobase.lab.cost.memory import NOTHING, Memory
 from rheobase.lab.cost.operations import Operations
 from rheobase.lab.cost.report import Elementwise, NeuronLayer, Product, Report
@@ -89,9 +89,12 @@ def quantised_twin(
 
     The quantised network has the same layers, weights and borders; each product runs as often as within one step, with
     activations of $b = \lceil\log_2(T + 1)\rceil$ bits in the place of spikes (and of sums of spikes). It multiplies
-    `Product.inside` times the density of the weights times `density`; its neurons scale and compare with zero: one
-    multiplication and one comparison each. Products of neurons themselves, as of parallel ones (PSN), it does not have.
-    Both networks add biases and sums of branches; norms are folded.
+    `Product.inside` times the density of the weights times `density`, but in a stem that reads real numbers the pairs
+    that met, as both networks read the same input. Its neurons scale and compare with zero: one multiplication and one
+    comparison each. Products of neurons themselves, as of parallel ones (PSN), it does not have. Both networks add
+    biases and sums of branches; norms are folded.
+
+    This is about a static image that T steps encode; of a sequence the quantised network would read one step alone.
 
     The spiking network adds where a product reads {0, 1} and multiplies elsewhere, over the pairs that met, at every
     step that it ran; its neurons compute their traced steps.
@@ -109,7 +112,7 @@ def quantised_twin(
     """
     if not 0 <= density <= 1:
         raise ValueError(f"quantised_twin: density is {density}; expected a share from 0 to 1")
-    bits = math.ceil(math.log2(report.T + 1))
+    bits = report.T.bit_length()
     moved = memory and replace(
         memory,
         weight_bits=integers.weight_bits,
@@ -120,7 +123,7 @@ def quantised_twin(
     spiking = Energy(
         f"T = {report.T}",
         tuple(_spiking(product, integers, moved) for product in report.products),
-        tuple(_updates(layer, arithmetic, moved) for layer in report.neurons),
+        tuple(updates(layer, arithmetic, moved) for layer in report.neurons),
         tuple(_sums(each, arithmetic, 1) for each in report.elementwise),
         tuple(layer.name for layer in report.neurons if layer.operations is None),
     )
@@ -152,7 +155,7 @@ def _spiking(product: Product, integers: Integers, memory: Memory | None) -> Lay
 
 
 def _quantised(product: Product, integers: Integers, bits: int, density: float, memory: Memory | None) -> LayerEnergy:
-    pairs, widths = float(product.inside * product.once), []
+    pairs, widths = float(product.inside), []
     for k, operand in enumerate(product.operands):
         width = _width(product, k, integers)
         if operand.weight:
@@ -160,6 +163,9 @@ def _quantised(product: Product, integers: Integers, bits: int, density: float, 
         elif operand.holds != "real":
             width, pairs = bits, pairs * density
         widths.append(width)
+    if product.stem and all(operand.holds == "real" for operand in product.activations):
+        pairs = product.effective or 0.0
+    pairs *= product.once
     left, right = widths
     traffic = memory.of_product(product, product.once, (left, right)) if memory else NOTHING
     biases = float(product.bias_adds * product.once)
@@ -175,13 +181,6 @@ def _width(product: Product, side: int, integers: Integers) -> int:
     if operand.holds == "binary":
         return 1
     return max(1, int(operand.peak or 0).bit_length()) if operand.holds == "graded" else integers.value_bits
-
-
-def _updates(layer: NeuronLayer, arithmetic: Arithmetic, memory: Memory | None) -> LayerEnergy:
-    price = layer.updates * arithmetic.price(layer.operations) if layer.operations else 0.0
-    steps = layer.updates // layer.units if layer.units else 0
-    traffic = memory.of_neurons(layer).times(steps) if memory else NOTHING
-    return LayerEnergy(layer.name, 0.0, 0.0, price + traffic.energy_pJ, traffic)
 
 
 def _activations(layer: NeuronLayer, arithmetic: Arithmetic, bits: int, memory: Memory | None) -> LayerEnergy:

@@ -63,7 +63,7 @@ def test_what_no_array_can_beat(step):
         S, N = spike_matrix(layer), len(layer.weight)
         spikes = int(S.sum())
         assert row_parallel(S, N) >= spikes * N / 128
-        packed = (parallel_time_batching(S, N, packing=0) - 0) / (-(-N // 16) * 4)
+        packed = parallel_time_batching(S, N, packing=0) / (-(-N // 16) * 4)
         assert spikes / 4 <= packed <= spikes
         assert event_driven(S, N) <= dense_array(S[..., 0].numel(), S.shape[-1], N, 1, 1)
 

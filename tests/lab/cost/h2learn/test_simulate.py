@@ -379,6 +379,31 @@ def test_every_assumption_is_halved_and_doubled():
     assert set(PUBLISHED) == {field.name for field in fields(base)}
 
 
+@pytest.mark.parametrize(
+    "design", [Design(fused=4), Design(fused=1, table_bits=1), Design(fused=6, table_bits=3), Design(macs=8)]
+)
+def test_any_design_can_be_varied(design):
+    work = cifarnet()
+    rows = list(sensitivity(work, simulate(work, design)))
+    assert all(ratio.speed > 0 and ratio.energy > 0 for _, _, *pair in rows for ratio in pair)
+
+
+def test_a_lookup_costs_its_multiplexers():
+    work = ([LayerWork("a", 8, 32, 1, 100, 100)], NeuronWork(0))
+    tables4, tables8 = (
+        simulate(work, replace(REF_S, table_bits=bits)).layers[0].forward.counts["lookup"] for bits in (4, 8)
+    )
+    assert tables4 == 100 * 32 * 2
+    assert tables8 == pytest.approx(100 * 32 * 255 / 15)
+
+
+def test_building_tables_reads_no_spikes():
+    work = cifarnet()
+    hidden, exposed = (simulate(work, replace(REF_S, builds=builds)) for builds in ("hidden", "exposed"))
+    assert exposed.cycles["update"] > hidden.cycles["update"]
+    assert exposed.energy_pJ["buffers"] == pytest.approx(hidden.energy_pJ["buffers"])
+
+
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match="no design 'ref-M'; expected one of ref-S, ref-L"):
         preset("ref-M")
@@ -390,3 +415,8 @@ def test_what_does_not_fit_is_said():
         Design(table_bits=3)
     with pytest.raises(ValueError, match="4 MACs make no lane of 8"):
         Design(macs=4)
+    with pytest.raises(ValueError, match="minibatch is 0; expected a number above zero"):
+        Design(minibatch=0)
+    with pytest.raises(ValueError, match=r"balance is 1\.5; expected the share"):
+        Design(balance=1.5)
+    assert simulate(cifarnet(), Design(spike_KB=0.0)).dram_bits > simulate(cifarnet(), REF_S).dram_bits

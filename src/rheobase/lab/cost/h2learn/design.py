@@ -5,19 +5,29 @@ The paper's own numbers could not be read; both designs are derived, self-consis
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from math import gcd
 from typing import Any, Literal, TypeVar
 
 Part = TypeVar("Part")
 Builds = Literal["hidden", "overlapped", "exposed", "regrouped"]
-"""What building the update engine's tables takes.
+"""What building tables takes, of gradients in the update engine.
+
+In the forward engine, whose tables of weights are built once a tile, a tile takes at least as long as one build, and
+one build more where builds are "exposed".
 
 - "hidden": nothing, as double buffering hides it.
 - "overlapped": a tile takes at least as long as one build.
-- "exposed": a tile takes one build more.
+- "exposed": a tile takes one build more, in the forward engine too.
 - "regrouped": each group of positions has tables of its own, which all rows of tiles use before the next group comes;
   it takes at least as long as one build. Gradients change with positions, so this order of loops is the one that can
   be built.
 """
+
+
+def numbers(part: Any) -> Mapping[str, int | float]:
+    """The fields of a part that are numbers: its assumptions."""
+    found = {field.name: getattr(part, field.name) for field in fields(part)}
+    return {name: v for name, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,10 @@ class Design:
         dram_GBps: bandwidth of the DRAM.
         weight_KB, spike_KB, gradient_KB, state_KB, sum_KB: buffers of weights; spikes; gradients; what neurons keep for
             backward; sums of weight gradients.
+
+    Raises:
+        ValueError: a number that is not above zero (of a buffer: below zero), a balance above one, tables that do not
+            divide the operands of an access, or fewer MACs than those of a lane.
     """
 
     clock_GHz: float = 1.0  # noqa: N815
@@ -81,11 +95,16 @@ class Design:
     sum_KB: float = 4096.0  # noqa: N815
 
     def __post_init__(self) -> None:
-        if self.table_bits < 1 or self.fused % self.table_bits:
+        for name, value in numbers(self).items():
+            if not (value >= 0 if name.endswith("_KB") else value > 0):
+                raise ValueError(f"Design: {name} is {value}; expected a number above zero, of a buffer 0 KB at least")
+        if self.balance > 1:
+            raise ValueError(f"Design: balance is {self.balance}; expected the share of the MACs that is busy, up to 1")
+        if self.fused % self.table_bits:
             raise ValueError(
                 f"Design: {self.fused} operands do not fall into tables of {self.table_bits}; take a divisor"
             )
-        if self.lane_macs < 1 or self.macs < self.lane_macs:
+        if self.macs < self.lane_macs:
             raise ValueError(f"Design: {self.macs} MACs make no lane of {self.lane_macs}; take fewer a lane")
 
     @property
@@ -116,7 +135,7 @@ class Units:
     Attributes:
         multiply, add: 16-bit.
         accumulate: an addition to a wider sum.
-        lookup: one read of a table of 16 entries.
+        lookup: one read of a table of 16 entries; of others in proportion to their multiplexers.
         compare, select, store, shift: what neurons do.
         buffer_bit, dram_bit: moving one bit.
     """
@@ -268,19 +287,23 @@ def preset(name: str) -> Design:
     return PRESETS[name]
 
 
-def numbers(part: Any) -> Mapping[str, int | float]:
-    """The fields of a part that are numbers: its assumptions."""
-    found = {field.name: getattr(part, field.name) for field in fields(part)}
-    return {name: v for name, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-
-
 def scaled(part: Part, name: str, factor: float) -> Part:
-    """A part with one number halved or doubled; whole numbers stay whole and at least one, shares at most one."""
+    """A part with one number halved or doubled.
+
+    Whole numbers stay whole and at least one, shares at most one; of a design, tables divide the operands of an access,
+    and a lane has no more MACs than there are.
+    """
     value = getattr(part, name)
     new = max(1, round(value * factor)) if isinstance(value, int) else value * factor
     if name in ("balance", "efficiency", "bandwidth_share", "power_share"):
         new = min(1.0, new)
-    return replace(part, **{name: new})  # type: ignore[type-var]
+    changed = {name: new}
+    if isinstance(part, Design):
+        fused, bits, macs, lane = (
+            changed.get(n, getattr(part, n)) for n in ("fused", "table_bits", "macs", "lane_macs")
+        )
+        changed |= {"table_bits": gcd(int(fused), int(bits)), "lane_macs": min(lane, macs)}
+    return replace(part, **changed)  # type: ignore[type-var]
 
 
 def variations(*parts: Any) -> Iterator[tuple[str, int | float, tuple[Any, ...], tuple[Any, ...]]]:

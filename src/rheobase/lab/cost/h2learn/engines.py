@@ -87,12 +87,12 @@ def forward(work: LayerWork, design: Design, held: Totals) -> Phase:
         compute,
         planes * work.macs / design.fused / (design.forward_rows * design.forward_columns * design.positions),
         {
-            "lookup": accesses * design.tables,
+            "lookup": accesses * _lookups(design),
             "add": accesses * (design.tables - 1) + planes * groups * work.c_out * _additions(design),
             "accumulate": accesses,
             "shift": (planes - 1) * work.positions * work.c_out,
             "store": planes * groups * work.c_out * design.tables * (2**design.table_bits - 1),
-            "buffer_bit": compute * design.forward_rows * design.fused * design.positions
+            "buffer_bit": planes * rows * columns * stream * design.forward_rows * design.fused * design.positions
             + 64 * rows * planes * work.positions * work.c_out
             + 16 * work.weights,
             "dram_bit": _weights(work, design, held) + moved + 2 * (rows - 1) * columns * partial,
@@ -161,12 +161,12 @@ def update(work: LayerWork, design: Design, held: Totals) -> Phase:
         compute,
         planes * work.macs * (1 - work.silent) / design.fused / size,
         {
-            "lookup": accesses * design.tables,
+            "lookup": accesses * _lookups(design),
             "add": accesses * (design.tables - 1) + built * _additions(design),
             "accumulate": accesses,
             "shift": (planes - 1) * work.weights,
             "store": built * design.tables * (2**design.table_bits - 1),
-            "buffer_bit": compute * design.update_rows * design.fused * design.update_positions
+            "buffer_bit": rows * columns * stream * design.update_rows * design.fused * design.update_positions
             + rows * _gradient_bits(work, d_in)
             + 2 * sums,
             "dram_bit": rows * _gradient_over(work, design, d_in)
@@ -199,6 +199,11 @@ def neurons(work: NeuronWork, design: Design) -> tuple[Phase, Phase]:
 def _additions(design: Design) -> int:
     """Additions that build the tables of one access: one for each entry but zero and the operands themselves."""
     return design.tables * (2**design.table_bits - design.table_bits - 1)
+
+
+def _lookups(design: Design) -> float:
+    """What an access costs in reads of a table of 16 entries: a table of E is a tree of E - 1 multiplexers."""
+    return design.tables * (2**design.table_bits - 1) / 15
 
 
 def _on_macs(work: LayerWork, design: Design, held: Totals, updates: bool = False) -> Phase:
