@@ -29,6 +29,11 @@ INLINE int64_t group_words(const rk_shape *s) {
     return (group_channels(s) + 63) / 64;
 }
 
+/* Words of bits that a position reads of one group: [ky][kx][words of the group]. */
+INLINE int64_t pieces_of(const rk_shape *s) {
+    return taps_of(s) * group_words(s);
+}
+
 INLINE int64_t divide_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
@@ -70,10 +75,11 @@ INLINE void reads_inside(int64_t offset, int64_t stride, int64_t size, int64_t o
 
 /* A part of what one tap reads: positions [begin, begin + count) and channels [first, first + channels) of the map, at
  * most 64; one word for each position, `step` words apart. Outside of the map there are zeros. */
-INLINE void gather(const rk_shape *s, const uint64_t *bits, int64_t ky, int64_t kx, int64_t first, int64_t channels,
-                   int64_t begin, int64_t count, uint64_t *to, int64_t step) {
+INLINE void gather(const rk_shape *s, const uint64_t *bits, int64_t tap, int64_t first, int64_t channels, int64_t begin,
+                   int64_t count, uint64_t *to, int64_t step) {
     const int64_t width = s->width, out_width = s->out_width, words = s->row_words, stride = s->stride_x;
-    int64_t offset_y = ky * s->dilation_y - s->pad_y, offset_x = kx * s->dilation_x - s->pad_x;
+    int64_t offset_y = tap / s->kernel_x * s->dilation_y - s->pad_y;
+    int64_t offset_x = tap % s->kernel_x * s->dilation_x - s->pad_x;
     int64_t left, right, x = begin % out_width;
     int64_t line = begin / out_width, y = line % s->out_height, image = line / s->out_height;
     int whole = s->row_pixels == 1 && first % 64 == 0 && channels == 64;
@@ -128,7 +134,7 @@ INLINE void transpose64(uint64_t words[64]) {
 /* Bits of one tap and 64 channels or fewer along 64 positions or fewer: word c is that of channel first + c. */
 INLINE void turn_bits(const rk_shape *s, const uint64_t *bits, int64_t tap, int64_t first, int64_t channels,
                       int64_t from, int64_t count, uint64_t words[64]) {
-    gather(s, bits, tap / s->kernel_x, tap % s->kernel_x, first, channels, from, count, words, 1);
+    gather(s, bits, tap, first, channels, from, count, words, 1);
     memset(words + count, 0, (64 - count) * sizeof(uint64_t));
     transpose64(words);
 }

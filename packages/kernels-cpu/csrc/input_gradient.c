@@ -1,4 +1,4 @@
-#include "bits.h"
+#include "blocks.h"
 
 enum { PIXELS = 64 };
 
@@ -24,8 +24,8 @@ INLINE int any(const float *row, int64_t count) {
 }
 
 /* For each needed channel of a pixel the products of one row of the gradient and one row of weights, in 16 parts. */
-INLINE void add_products(const uint64_t *needed, int64_t words, const float *grad, const void *panel, float *parts,
-                         int units, int format) {
+INLINE void add_products(const uint64_t *needed, int64_t words, const float *grad, const float *panel, float *parts,
+                         int units) {
     const int width = units * RK_UNIT, vectors = units * UNIT_VECTORS;
     vector row[BLOCK_VECTORS];
 #pragma GCC unroll 16
@@ -33,14 +33,14 @@ INLINE void add_products(const uint64_t *needed, int64_t words, const float *gra
         row[v] = *(const vector *)(grad + v * LANES);
     for (int64_t w = 0; w < words; w++)
         for (uint64_t left = needed[w]; left; left &= left - 1, parts += RK_UNIT) {
-            const void *weight = weights_from(panel, (64 * w + __builtin_ctzll(left)) * width, format);
+            const float *weight = panel + (64 * w + __builtin_ctzll(left)) * width;
             vector sum[UNIT_VECTORS];
 #pragma GCC unroll 4
             for (int k = 0; k < UNIT_VECTORS; k++)
                 sum[k] = *(vector *)(parts + k * LANES);
 #pragma GCC unroll 16
             for (int v = 0; v < vectors; v++)
-                sum[v % UNIT_VECTORS] += row[v] * weights_at(weight, v * LANES, format);
+                sum[v % UNIT_VECTORS] += row[v] * *(const vector *)(weight + v * LANES);
 #pragma GCC unroll 4
             for (int k = 0; k < UNIT_VECTORS; k++)
                 *(vector *)(parts + k * LANES) = sum[k];
@@ -64,8 +64,8 @@ INLINE int64_t reader(int64_t in, int64_t offset, int64_t stride, int64_t output
 
 /* One tap and one block of output channels, for `rows` pixels; parts of pixel r start at where[r]. */
 INLINE void add_tap(const rk_shape *s, const float *grads, int64_t count, int64_t tap, int64_t from, int64_t rows,
-                    const uint64_t *needed, const int64_t *where, const void *panel, float *full, float *parts,
-                    int units, int format) {
+                    const uint64_t *needed, const int64_t *where, const float *panel, float *full, float *parts,
+                    int units) {
     int64_t words = group_words(s), ky = tap / s->kernel_x, kx = tap % s->kernel_x;
     for (int64_t r = 0; r < rows; r++) {
         if (where[r] == where[r + 1])
@@ -80,7 +80,7 @@ INLINE void add_tap(const rk_shape *s, const float *grads, int64_t count, int64_
             continue;
         if (count < units * RK_UNIT)
             grad = memcpy(full, grad, count * sizeof(float));
-        add_products(needed + r * words, words, grad, panel, parts + where[r], units, format);
+        add_products(needed + r * words, words, grad, panel, parts + where[r], units);
     }
 }
 
@@ -110,13 +110,9 @@ void RK_FOR_ISA(rk_input_gradient)(const rk_input_gradient *a, int64_t begin, in
                 const float *grads = a->grad + group * outputs + first;
                 memset(full, 0, RK_BLOCK * sizeof(float));
                 for (int64_t tap = 0; tap < taps_of(s); tap++) {
-                    int64_t at = group * group_laid(s) + taps_of(s) * channels * first + tap * channels * width;
-                    const void *panel = weights_from(a->weight, at, (int)a->format);
-#define CALL(units)                                                                                                    \
-    if (a->format == RK_BF16)                                                                                          \
-        add_tap(s, grads, count, tap, from, rows, needed, where, panel, full, parts, units, RK_BF16);                  \
-    else                                                                                                               \
-        add_tap(s, grads, count, tap, from, rows, needed, where, panel, full, parts, units, RK_FP32)
+                    const float *panel =
+                        a->weight + group * group_laid(s) + taps_of(s) * channels * first + tap * channels * width;
+#define CALL(units) add_tap(s, grads, count, tap, from, rows, needed, where, panel, full, parts, units)
                     RK_WIDTHS(CALL, width);
 #undef CALL
                 }

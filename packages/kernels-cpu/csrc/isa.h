@@ -33,21 +33,9 @@ enum { UNIT_VECTORS = RK_UNIT / LANES, BLOCK_VECTORS = RK_BLOCK / LANES };
 /* They may lie at any address that is fine for one value. */
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t words32 __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
 INLINE int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
-}
-
-/* LANES weights from `index` on, as fp32. */
-INLINE vector weights_at(const void *weights, int64_t index, int format) {
-    if (format == RK_BF16)
-        return (vector)(__builtin_convertvector(*(const halves *)((const uint16_t *)weights + index), words32) << 16);
-    return *(const vector *)((const float *)weights + index);
-}
-
-INLINE const void *weights_from(const void *weights, int64_t index, int format) {
-    return (const char *)weights + index * (format == RK_BF16 ? 2 : 4);
 }
 
 /* sum + value in the lanes whose bit is set; the others stay. */
@@ -62,23 +50,5 @@ INLINE vector add_where(vector sum, uint32_t bits, vector value) {
     return sum + (vector)(chosen & (words32)value);
 #endif
 }
-
-/* Columns of a block, in units of 16: the code for each width has its accumulators in registers. */
-#define RK_WIDTHS(call, width)                                                                                         \
-    do {                                                                                                               \
-        switch (width) {                                                                                               \
-        case 16:                                                                                                       \
-            call(1);                                                                                                   \
-            break;                                                                                                     \
-        case 32:                                                                                                       \
-            call(2);                                                                                                   \
-            break;                                                                                                     \
-        case 48:                                                                                                       \
-            call(3);                                                                                                   \
-            break;                                                                                                     \
-        default:                                                                                                       \
-            call(4);                                                                                                   \
-        }                                                                                                              \
-    } while (0)
 
 #endif

@@ -34,7 +34,7 @@ typedef struct {
     int64_t groups;
 } rk_shape;
 
-/* Laid weights: the groups one after the other; in a group blocks of 64 output channels, the last of them as many as
+/* Laid weights, in fp32: the groups one after the other; in a group blocks of 64 output channels, the last of them as many as
  * are left, rounded up to 16 (the rest is zero); in a block rows [ky][kx][channel of the group] of its output channels.
  */
 enum { RK_BLOCK = 64, RK_UNIT = 16 };
@@ -43,14 +43,14 @@ enum { RK_FP32 = 0, RK_BF16 = 1 };
 /* Values of laid weights. */
 RK_API int64_t rk_laid_size(const rk_shape *shape);
 
-/* Weights [out_channels][channels of a group][ky][kx], with strides in values, to laid weights.
- * Items: units of 16 output channels of a group. `from` and `to` are RK_FP32 or RK_BF16; fp32 is rounded to bf16 to nearest even. */
+/* Weights [out_channels][channels of a group][ky][kx] of a format, with strides in values, to laid weights.
+ * Items: units of 16 output channels of a group. */
 typedef struct {
     rk_shape shape;
     const void *weight;
     int64_t stride[4];
-    int64_t from, to;
-    void *laid;
+    int64_t format;
+    float *laid;
 } rk_lay;
 
 /* Output [positions][out_channels] of a convolution or linear layer that reads bits.
@@ -58,13 +58,12 @@ typedef struct {
  * Items: tiles of `tile` positions (see rk_forward_tile). bias may be NULL.
  * forward_events adds the rows of the weights where bits are set, one after the other from zero in the order
  * ky, kx, channel, and the bias last: all ISAs give equal bits.
- * forward_table adds, in the same order, sums of eight rows, each from its highest row down; they come from tables
- * built for every tile. */
+ * forward_table adds, in the same order, sums of six rows: of the channels 64 w + 6 t to 64 w + 6 t + 5, added one
+ * after the other. They come from tables that are built for every tile. All ISAs give equal bits, and so do all tiles. */
 typedef struct {
     rk_shape shape;
     const uint64_t *bits;
-    const void *weight;
-    int64_t format;
+    const float *weight;
     const float *bias;
     float *out;
     int64_t tile;
@@ -72,9 +71,11 @@ typedef struct {
 
 /* Weight gradient: partial sums over `chunks` runs of positions, each in laid order, in fp32.
  *
- * Items: chunks. Chunk c has positions [c * per, (c + 1) * per), where per is positions / chunks rounded up to 256.
- * weight_gradient_events adds the rows of `grad` one after the other in the order of positions; weight_gradient_table
- * sums of eight. rk_gather_weight adds the chunks in their order and writes [out_channels][channels][ky][kx] with
+ * Items: chunks, in each of them groups, in each of them 64 input channels. Chunk c has positions [c * per, (c + 1) *
+ * per), where per is positions / chunks rounded up to 256. weight_gradient_events adds the rows of `grad` one after the
+ * other in the order of positions; weight_gradient_table sums of six. All ISAs give equal bits.
+ *
+ * gather_weight adds the chunks in their order and writes [out_channels][channels][ky][kx] with
  * strides in values. Items: units of 16 output channels of a group. */
 typedef struct {
     rk_shape shape;
@@ -88,16 +89,15 @@ typedef struct {
 
 /* Input gradient where it is needed: `needed` are bits of the input's shape, and lie as the input's bits do.
  *
- * Items: tiles of 64 input pixels. Values that are not needed are written as zero. Rows of `grad` (all output channels
- * of a position) that are zero are passed over. A value is a sum of 16 parts (output channels of equal remainder by
+ * Items: tiles of 64 input pixels. Values that are not needed are written as zero. Rows of `grad` (64 output
+ * channels of a position) that are zero are passed over. A value is a sum of 16 parts (output channels of equal remainder by
  * 16), each in the order block of output channels, ky, kx, channel; the parts are added pairwise. Where the ISA has
  * fused multiply-add the products are not rounded. */
 typedef struct {
     rk_shape shape;
     const uint64_t *needed;
     const float *grad;
-    const void *weight;
-    int64_t format;
+    const float *weight;
     float *input_grad;
 } rk_input_gradient;
 

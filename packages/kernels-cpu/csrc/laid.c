@@ -30,15 +30,6 @@ INLINE float from_bf16(uint16_t half) {
     return value;
 }
 
-/* To nearest even; what is not a number stays so. */
-INLINE uint16_t to_bf16(float value) {
-    uint32_t word;
-    memcpy(&word, &value, 4);
-    if (value != value)
-        return (uint16_t)(word >> 16) | 0x40;
-    return (uint16_t)((word + 0x7FFF + ((word >> 16) & 1)) >> 16);
-}
-
 #ifdef RK_ONCE
 int64_t rk_laid_size(const rk_shape *s) {
     return s->groups * group_laid(s);
@@ -73,15 +64,10 @@ void RK_FOR_ISA(rk_lay)(const rk_lay *a, int64_t begin, int64_t end, void *scrat
             for (int64_t kx = 0; kx < s->kernel_x; kx++)
                 for (int64_t channel = 0; channel < group_channels(s); channel++, at += u.width) {
                     int64_t where = u.channel * a->stride[0] + channel * a->stride[1] + ky * a->stride[2] + kx * a->stride[3];
-                    float values[RK_UNIT] = {0};
                     for (int64_t k = 0; k < u.count; k++, where += a->stride[0])
-                        values[k] = a->from == RK_BF16 ? from_bf16(((const uint16_t *)a->weight)[where])
-                                                       : ((const float *)a->weight)[where];
-                    if (a->to == RK_BF16)
-                        for (int64_t k = 0; k < RK_UNIT; k++)
-                            ((uint16_t *)a->laid)[at + k] = to_bf16(values[k]);
-                    else
-                        memcpy((float *)a->laid + at, values, sizeof values);
+                        a->laid[at + k] = a->format == RK_BF16 ? from_bf16(((const uint16_t *)a->weight)[where])
+                                                               : ((const float *)a->weight)[where];
+                    memset(a->laid + at + u.count, 0, (RK_UNIT - u.count) * sizeof(float));
                 }
     }
 }

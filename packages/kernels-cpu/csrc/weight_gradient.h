@@ -1,29 +1,62 @@
-/* What both kernels of the weight gradient share: runs of positions, and the rows of grad as panels. */
+/* What both kernels of the weight gradient share: their items, and the rows of grad as panels. */
 #ifndef RHEOBASE_KERNELS_WEIGHT_GRADIENT_H
 #define RHEOBASE_KERNELS_WEIGHT_GRADIENT_H
 
 #include "blocks.h"
 
-enum { RUN = 256 };
+/* A run of positions, and 64 input channels or fewer of a group. */
+typedef struct {
+    int64_t begin, end;      /* positions */
+    int64_t group, at, count; /* channels [at, at + count) of the group */
+    float *sums;             /* of the group: laid, its rows for other channels belong to other items */
+} part;
 
-INLINE int64_t chunk_size(const rk_weight_gradient *a) {
-    return divide_up(divide_up(positions_of(&a->shape), a->chunks), RUN) * RUN;
+INLINE int64_t parts_of(const rk_shape *s) {
+    return s->groups * group_words(s);
 }
 
-/* Positions [from, from + rows) of one group's gradient: blocks of 64 output channels, each [rows][width]; block b
- * starts at panels + 64 b * rows. */
-INLINE void lay_panels(const rk_weight_gradient *a, int64_t group, int64_t from, int64_t rows, float *panels) {
+INLINE part part_at(const rk_weight_gradient *a, int64_t item) {
+    const rk_shape *s = &a->shape;
+    int64_t chunk = item / parts_of(s), rest = item % parts_of(s), positions = positions_of(s);
+    int64_t per = divide_up(divide_up(positions, a->chunks), 256) * 256;
+    part p;
+    p.begin = smaller(chunk * per, positions);
+    p.end = smaller(p.begin + per, positions);
+    p.group = rest / group_words(s);
+    p.at = rest % group_words(s) * 64;
+    p.count = smaller(64, group_channels(s) - p.at);
+    p.sums = a->partial + (chunk * s->groups + p.group) * group_laid(s);
+    return p;
+}
+
+/* Where the sums of one tap and a block of output channels start. */
+INLINE float *sums_at(const rk_shape *s, const part *p, int64_t tap, int64_t first, int64_t width) {
+    return p->sums + taps_of(s) * group_channels(s) * first + (tap * group_channels(s) + p->at) * width;
+}
+
+/* Positions [from, from + rows) of the group's gradient: blocks of 64 output channels, each [rows][width]; the block
+ * from output channel `first` on starts at panels + first * rows. */
+INLINE void lay_panels(const rk_weight_gradient *a, const part *p, int64_t from, int64_t rows, float *panels) {
     const rk_shape *s = &a->shape;
     int64_t outputs = group_outputs(s);
     for (int64_t first = 0; first < outputs; first += RK_BLOCK) {
         int64_t width = smaller(RK_BLOCK, padded_outputs(s) - first), count = smaller(RK_BLOCK, outputs - first);
         float *to = panels + first * rows;
-        const float *grad = a->grad + from * s->out_channels + group * outputs + first;
+        const float *grad = a->grad + from * s->out_channels + p->group * outputs + first;
         for (int64_t r = 0; r < rows; r++, to += width, grad += s->out_channels) {
             memcpy(to, grad, count * sizeof(float));
             memset(to + count, 0, (width - count) * sizeof(float));
         }
     }
+}
+
+/* Of an item without positions the sums are zero. */
+INLINE void clear(const rk_shape *s, const part *p) {
+    for (int64_t first = 0; first < group_outputs(s); first += RK_BLOCK)
+        for (int64_t tap = 0; tap < taps_of(s); tap++) {
+            int64_t width = smaller(RK_BLOCK, padded_outputs(s) - first);
+            memset(sums_at(s, p, tap, first, width), 0, p->count * width * sizeof(float));
+        }
 }
 
 #endif

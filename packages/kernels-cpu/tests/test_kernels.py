@@ -97,11 +97,9 @@ def strides(array):
     return (ctypes.c_int64 * 4)(*(s // array.itemsize for s in array.strides))
 
 
-def lay(lib, shape, w, to="float32", source="float32"):
-    laid, check = guarded(rk.laid_size(shape), dtype=np.uint16 if to == "bfloat16" else np.float32)
-    lib.call(
-        "lay", rk.Lay(shape, address(w), strides(w), library.FORMATS[source], library.FORMATS[to], address(laid))
-    ).run()
+def lay(lib, shape, w, source="float32"):
+    laid, check = guarded(rk.laid_size(shape))
+    lib.call("lay", rk.Lay(shape, address(w), strides(w), library.FORMATS[source], address(laid))).run()
     check()
     return laid
 
@@ -161,12 +159,12 @@ def expected_input_gradient(shape, grad, w):
     return padded[:, shape.pad_y : size[0] - shape.pad_y, shape.pad_x : size[1] - shape.pad_x]
 
 
-def forward(lib, kernel, shape, bits, w, bias=None, tile=None, to="float32"):
-    laid = lay(lib, shape, w, to)
+def forward(lib, kernel, shape, bits, w, bias=None, tile=None):
+    laid = lay(lib, shape, w)
     out, check = guarded(shape.positions, shape.out_channels)
     arguments = rk.Forward(
-        *(shape, address(bits), address(laid), library.FORMATS[to], bias if bias is None else address(bias)),
-        *(address(out), tile or rk.tile(kernel, shape)),
+        *(shape, address(bits), address(laid), bias if bias is None else address(bias), address(out)),
+        tile or rk.tile(kernel, shape),
     )
     lib.call(kernel, arguments).run()
     check()
@@ -225,27 +223,10 @@ def test_forward_does_not_depend_on_tiles(lib, shape, kernel):
     assert (forward(lib, kernel, shape, bits, w) == forward(lib, kernel, shape, bits, w, tile=7)).all()
 
 
-@pytest.mark.parametrize("kernel", ["forward_events", "forward_table"])
-def test_forward_with_bf16_weights(lib, shape, kernel):
-    x, bits = spikes(shape, 0.2)
-    w = weights(shape)
-    rounded = bf16(w)
-    found = forward(lib, kernel, shape, bits, w, to="bfloat16")
-    near(found, expected_forward(shape, x, rounded), terms(shape))
-
-
-def bf16(w):
-    """fp32 rounded to bf16 to nearest even."""
-    word = w.view(np.uint32).astype(np.uint64)
-    return ((word + 0x7FFF + (word >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
-
-
-def test_bf16_weights_are_laid_as_they_are(lib):
-    shape = CASES["odd channels"]
-    w = bf16(weights(shape))
-    halves = (w.view(np.uint32) >> 16).astype(np.uint16)
-    assert (lay(lib, shape, halves, "bfloat16", "bfloat16") == lay(lib, shape, w, "bfloat16")).all()
-    assert (lay(lib, shape, halves, "float32", "bfloat16") == lay(lib, shape, w)).all()
+def test_bf16_weights_are_widened(lib, shape):
+    halves = (weights(shape).view(np.uint32) >> 16).astype(np.uint16)
+    wide = (halves.astype(np.uint32) << 16).view(np.float32)
+    assert (lay(lib, shape, halves, "bfloat16") == lay(lib, shape, wide)).all()
 
 
 def test_weights_are_read_in_any_memory_order(lib, shape):
@@ -274,20 +255,16 @@ def test_weight_gradient_in_chunks(lib, kernel):
 
 
 @pytest.mark.parametrize("density", [0.0, 0.2, 1.0])
-@pytest.mark.parametrize("to", ["float32", "bfloat16"])
-def test_input_gradient(lib, shape, density, to):
+def test_input_gradient(lib, shape, density):
     needed, mask = spikes(shape, density, seed=4)
     w, grad = weights(shape), normal(5, shape.positions, shape.out_channels)
     grad[::3] = 0
-    laid = lay(lib, shape, w, to)
+    laid = lay(lib, shape, w)
     found, check = guarded(shape.batch, shape.height, shape.width, shape.channels)
-    arguments = rk.InputGradient(
-        shape, address(mask), address(grad), address(laid), library.FORMATS[to], address(found)
-    )
+    arguments = rk.InputGradient(shape, address(mask), address(grad), address(laid), address(found))
     lib.call("input_gradient", arguments).run()
     check()
-    used = bf16(w) if to == "bfloat16" else w
-    expected = expected_input_gradient(shape, grad, used) * needed
+    expected = expected_input_gradient(shape, grad, w) * needed
     near(found, expected, shape.kernel_y * shape.kernel_x * shape.out_channels // shape.groups)
     assert (found[needed == 0] == 0).all()
 
@@ -300,7 +277,7 @@ def test_rows_of_zeros_are_passed_over(lib):
     found, _ = guarded(shape.batch, shape.height, shape.width, shape.channels)
     laid = lay(lib, shape, w)
     lib.call(
-        "input_gradient", rk.InputGradient(shape, address(mask), address(grad), address(laid), 0, address(found))
+        "input_gradient", rk.InputGradient(shape, address(mask), address(grad), address(laid), address(found))
     ).run()
     assert (found == 0).all()
 
@@ -337,13 +314,15 @@ def test_turned_bits(lib, shape):
     assert (turned == np.packbits(flat, axis=1, bitorder="little").view(np.uint64)).all()
 
 
-@pytest.mark.parametrize("kernel", ["forward_events", "weight_gradient_events"])
+@pytest.mark.parametrize(
+    "kernel", ["forward_events", "forward_table", "weight_gradient_events", "weight_gradient_table"]
+)
 def test_instruction_sets_give_the_same_bits(shape, kernel):
     _, bits = spikes(shape, 0.3)
     w, grad = weights(shape), normal(3, shape.positions, shape.out_channels)
     found = [
         forward(rk.load(isa), kernel, shape, bits, w)
-        if kernel == "forward_events"
+        if kernel.startswith("forward")
         else weight_gradient(rk.load(isa), kernel, shape, bits, grad)
         for isa in rk.supported()
     ]
@@ -356,7 +335,7 @@ def test_ranges_and_teams_give_the_same_bits(lib):
     laid, outs = lay(lib, shape, weights(shape)), []
     for way in ("whole", "halves", "team"):
         out, check = guarded(shape.positions, shape.out_channels)
-        call = lib.call("forward_events", rk.Forward(shape, address(bits), address(laid), 0, None, address(out), 8))
+        call = lib.call("forward_events", rk.Forward(shape, address(bits), address(laid), None, address(out), 8))
         assert call.items == -(-shape.positions // 8)
         if way == "whole":
             call.run()
@@ -382,6 +361,6 @@ def test_a_range_leaves_the_others_alone(lib):
     _, bits = spikes(shape, 0.3)
     laid = lay(lib, shape, weights(shape))
     out, _ = guarded(shape.positions, shape.out_channels)
-    lib.call("forward_events", rk.Forward(shape, address(bits), address(laid), 0, None, address(out), 16)).run(2, 3)
+    lib.call("forward_events", rk.Forward(shape, address(bits), address(laid), None, address(out), 16)).run(2, 3)
     written = ~np.isnan(out).all(axis=1)
     assert (np.flatnonzero(written) == np.arange(32, 48)).all()

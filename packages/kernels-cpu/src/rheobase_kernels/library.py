@@ -13,6 +13,7 @@ from rheobase_kernels.shape import Shape
 
 ISAS = ("generic", "avx2", "avx512")
 FORMATS = {"float32": 0, "bfloat16": 1}
+"""Of the weights that "lay" reads."""
 
 
 class Lay(ctypes.Structure):
@@ -20,7 +21,7 @@ class Lay(ctypes.Structure):
 
     _fields_ = [
         *(("shape", Shape), ("weight", c_void_p), ("stride", c_int64 * 4)),
-        *(("from_format", c_int64), ("to_format", c_int64), ("laid", c_void_p)),
+        *(("format", c_int64), ("laid", c_void_p)),
     ]
 
 
@@ -28,7 +29,7 @@ class Forward(ctypes.Structure):
     """`rk_forward`: arguments of "forward_events" and "forward_table"."""
 
     _fields_ = [
-        *(("shape", Shape), ("bits", c_void_p), ("weight", c_void_p), ("format", c_int64)),
+        *(("shape", Shape), ("bits", c_void_p), ("weight", c_void_p)),
         *(("bias", c_void_p), ("out", c_void_p), ("tile", c_int64)),
     ]
 
@@ -46,8 +47,8 @@ class InputGradient(ctypes.Structure):
     """`rk_input_gradient`: arguments of "input_gradient"."""
 
     _fields_ = [
-        *(("shape", Shape), ("needed", c_void_p), ("grad", c_void_p), ("weight", c_void_p)),
-        *(("format", c_int64), ("input_grad", c_void_p)),
+        ("shape", Shape),
+        *((name, c_void_p) for name in ("needed", "grad", "weight", "input_grad")),
     ]
 
 

@@ -3,9 +3,9 @@
 import ctypes
 from ctypes import c_int64
 
-_BLOCK, _UNIT, _RUN = 64, 16, 256
-_CHUNKS = 16
-_PARTIAL_BYTES = 64 << 20
+_UNIT = 16
+_ITEMS, _CHUNK, _PARTIAL_BYTES = 32, 2048, 64 << 20
+"""Of a weight gradient: so many items for threads to share, of no fewer positions each, and no more partial sums."""
 
 
 class Shape(ctypes.Structure):
@@ -111,8 +111,9 @@ def laid_size(shape: Shape) -> int:
 
 def chunks(shape: Shape) -> int:
     """Into how many chunks to split a weight gradient: depends on the shape alone, so that sums do too."""
+    parts = shape.groups * -(-(shape.channels // shape.groups) // 64)
     most = max(1, _PARTIAL_BYTES // (4 * laid_size(shape)))
-    return max(1, min(_CHUNKS, most, shape.positions // (4 * _RUN)))
+    return max(1, min(-(-_ITEMS // parts), most, shape.positions // _CHUNK))
 
 
 def tile(kernel: str, shape: Shape, threads: int = 1) -> int:
@@ -123,5 +124,5 @@ def tile(kernel: str, shape: Shape, threads: int = 1) -> int:
         shape: of the product.
         threads: that will share the tiles.
     """
-    most, least = (256, 16) if kernel == "forward_events" else (2048, 256)
-    return min(most, max(least, -(-shape.positions // (threads if kernel == "forward_table" else 4 * threads))))
+    most, least, each = (256, 16, 4) if kernel == "forward_events" else (2048, 256, 1)
+    return min(most, max(least, -(-shape.positions // (each * threads))))
