@@ -24,18 +24,23 @@ INLINE int64_t group_outputs(const rk_shape *s) {
     return s->out_channels / s->groups;
 }
 
-/* Words of a group's channels. */
-INLINE int64_t group_words(const rk_shape *s) {
-    return (group_channels(s) + 63) / 64;
-}
-
-/* Words of bits that a position reads of one group: [ky][kx][words of the group]. */
-INLINE int64_t pieces_of(const rk_shape *s) {
-    return taps_of(s) * group_words(s);
-}
-
 INLINE int64_t divide_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
+}
+
+/* What a position reads of one group are its columns: [ky][kx][channel of the group], without gaps. */
+INLINE int64_t columns_of(const rk_shape *s) {
+    return taps_of(s) * group_channels(s);
+}
+
+/* Words of a position's columns, 64 in each. */
+INLINE int64_t pieces_of(const rk_shape *s) {
+    return divide_up(columns_of(s), 64);
+}
+
+/* Columns of a piece. */
+INLINE int64_t piece_size(const rk_shape *s, int64_t piece) {
+    return smaller(64, columns_of(s) - 64 * piece);
 }
 
 INLINE int64_t padded_outputs(const rk_shape *s) {
@@ -44,7 +49,7 @@ INLINE int64_t padded_outputs(const rk_shape *s) {
 
 /* Values of one group's laid weights. */
 INLINE int64_t group_laid(const rk_shape *s) {
-    return taps_of(s) * group_channels(s) * padded_outputs(s);
+    return columns_of(s) * padded_outputs(s);
 }
 
 /* Bits [first, first + count) of a row, 1 <= count <= 64. */
@@ -73,10 +78,10 @@ INLINE void reads_inside(int64_t offset, int64_t stride, int64_t size, int64_t o
         *last = *first;
 }
 
-/* A part of what one tap reads: positions [begin, begin + count) and channels [first, first + channels) of the map, at
- * most 64; one word for each position, `step` words apart. Outside of the map there are zeros. */
-INLINE void gather(const rk_shape *s, const uint64_t *bits, int64_t tap, int64_t first, int64_t channels, int64_t begin,
-                   int64_t count, uint64_t *to, int64_t step) {
+/* Channels [first, first + channels) of the map, at most 64, that positions [begin, begin + count) read by a tap: to bits
+ * `shift` on of one word for each position, `step` words apart. The other bits become zero if `fresh`, else they stay. */
+INLINE void gather_tap(const rk_shape *s, const uint64_t *bits, int64_t tap, int64_t first, int64_t channels,
+                       int64_t begin, int64_t count, uint64_t *to, int64_t step, int64_t shift, int fresh) {
     const int64_t width = s->width, out_width = s->out_width, words = s->row_words, stride = s->stride_x;
     int64_t offset_y = tap / s->kernel_x * s->dilation_y - s->pad_y;
     int64_t offset_x = tap % s->kernel_x * s->dilation_x - s->pad_x;
@@ -87,21 +92,25 @@ INLINE void gather(const rk_shape *s, const uint64_t *bits, int64_t tap, int64_t
     while (count > 0) {
         int64_t run = smaller(count, out_width - x), in_y = y * s->stride_y + offset_y;
         int64_t a = smaller(x + run, left > x ? left : x), b = smaller(x + run, right > x ? right : x);
+        int64_t pixel = (image * s->height + in_y) * width + offset_x;
         if (in_y < 0 || in_y >= s->height || b < a)
             a = b = x;
-        for (int64_t o = x; o < a; o++)
-            to[(o - x) * step] = 0;
-        int64_t pixel = (image * s->height + in_y) * width + offset_x;
+        if (fresh) {
+            for (int64_t o = x; o < a; o++)
+                to[(o - x) * step] = 0;
+            for (int64_t o = b; o < x + run; o++)
+                to[(o - x) * step] = 0;
+        }
         if (whole) {
             const uint64_t *word = bits + first / 64;
             for (int64_t o = a; o < b; o++)
                 to[(o - x) * step] = word[(pixel + o * stride) * words];
         } else {
-            for (int64_t o = a; o < b; o++)
-                to[(o - x) * step] = pixel_bits(s, bits, pixel + o * stride, first, channels);
+            for (int64_t o = a; o < b; o++) {
+                uint64_t found = pixel_bits(s, bits, pixel + o * stride, first, channels) << shift;
+                to[(o - x) * step] = fresh ? found : to[(o - x) * step] | found;
+            }
         }
-        for (int64_t o = b; o < x + run; o++)
-            to[(o - x) * step] = 0;
         to += run * step;
         count -= run;
         x = 0;
@@ -109,6 +118,23 @@ INLINE void gather(const rk_shape *s, const uint64_t *bits, int64_t tap, int64_t
             y = 0;
             image++;
         }
+    }
+}
+
+/* One piece of the columns of positions [begin, begin + count) of a group: a word for each position, `step` words apart.
+ * Outside of the map, and beyond the columns, there are zeros. */
+INLINE void gather(const rk_shape *s, const uint64_t *bits, int64_t group, int64_t piece, int64_t begin, int64_t count,
+                   uint64_t *to, int64_t step) {
+    int64_t channels = group_channels(s), size = piece_size(s, piece), taken = 0;
+    while (taken < size) {
+        int64_t column = 64 * piece + taken, channel = column % channels;
+        int64_t several = smaller(size - taken, channels - channel);
+        if (taken == 0)
+            gather_tap(s, bits, column / channels, group * channels + channel, several, begin, count, to, step, 0, 1);
+        else
+            gather_tap(s, bits, column / channels, group * channels + channel, several, begin, count, to, step, taken,
+                       0);
+        taken += several;
     }
 }
 
@@ -131,10 +157,10 @@ INLINE void transpose64(uint64_t words[64]) {
     exchange(words, 1, 0x5555555555555555u);
 }
 
-/* Bits of one tap and 64 channels or fewer along 64 positions or fewer: word c is that of channel first + c. */
-INLINE void turn_bits(const rk_shape *s, const uint64_t *bits, int64_t tap, int64_t first, int64_t channels,
-                      int64_t from, int64_t count, uint64_t words[64]) {
-    gather(s, bits, tap, first, channels, from, count, words, 1);
+/* One piece of columns along 64 positions or fewer: word c is of column 64 * piece + c. */
+INLINE void gather_turned(const rk_shape *s, const uint64_t *bits, int64_t group, int64_t piece, int64_t begin,
+                          int64_t count, uint64_t words[64]) {
+    gather(s, bits, group, piece, begin, count, words, 1);
     memset(words + count, 0, (64 - count) * sizeof(uint64_t));
     transpose64(words);
 }

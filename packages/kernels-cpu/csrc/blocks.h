@@ -23,9 +23,9 @@
     } while (0)
 
 /* sums[r] += the panel's rows where bits are set, for `rows` rows of bits, `step` words apart. A row has `pieces` words,
- * `apart` words apart; piece s of the panel starts at its row base[s]. The sums start from zero if `fresh`. */
+ * `apart` words apart, whose bits are the panel's rows one after the other. The sums start from zero if `fresh`. */
 INLINE void add_events(const uint64_t *bits, int64_t step, int64_t apart, int64_t rows, int64_t pieces,
-                       const float *panel, const int64_t *base, float *sums, int fresh, int units) {
+                       const float *panel, float *sums, int fresh, int units) {
     const int width = units * RK_UNIT, vectors = units * UNIT_VECTORS;
     for (int64_t r = 0; r < rows; r++) {
         vector sum[BLOCK_VECTORS];
@@ -35,7 +35,7 @@ INLINE void add_events(const uint64_t *bits, int64_t step, int64_t apart, int64_
             sum[v] = fresh ? (vector){0} : *(vector *)(at + v * LANES);
         for (int64_t s = 0; s < pieces; s++) {
             uint64_t left = bits[r * step + s * apart];
-            const float *piece = panel + base[s] * width;
+            const float *piece = panel + 64 * s * width;
             while (left) {
                 const float *row = piece + (int64_t)__builtin_ctzll(left) * width;
                 left &= left - 1;

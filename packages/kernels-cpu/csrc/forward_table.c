@@ -11,15 +11,15 @@ int64_t rk_forward_table_scratch(const rk_forward *a) {
 }
 #endif
 
-INLINE void multiply(const uint64_t *bits, int64_t rows, const float *panel, int64_t channels, float *tables,
+INLINE void multiply(const uint64_t *bits, int64_t rows, const float *panel, int64_t columns, float *tables,
                      float *sums, int fresh, int units) {
-    build_tables(panel, channels, tables, units);
+    build_tables(panel, columns, tables, units);
     add_entries(bits, rows, tables, sums, fresh, units);
 }
 
 void RK_FOR_ISA(rk_forward_table)(const rk_forward *a, int64_t begin, int64_t end, void *scratch) {
     const rk_shape *s = &a->shape;
-    int64_t words = group_words(s), channels = group_channels(s), outputs = group_outputs(s);
+    int64_t outputs = group_outputs(s);
     float *tables = scratch, *sums = tables + TABLE_SIZE;
     uint64_t *bits = (uint64_t *)(sums + a->tile * RK_BLOCK);
     for (int64_t tile = begin; tile < end; tile++) {
@@ -27,12 +27,11 @@ void RK_FOR_ISA(rk_forward_table)(const rk_forward *a, int64_t begin, int64_t en
         for (int64_t group = 0; group < s->groups; group++)
             for (int64_t first = 0; first < outputs; first += RK_BLOCK) {
                 int64_t width = smaller(RK_BLOCK, padded_outputs(s) - first);
-                const float *panel = a->weight + group * group_laid(s) + taps_of(s) * channels * first;
+                const float *panel = a->weight + group * group_laid(s) + columns_of(s) * first;
                 for (int64_t piece = 0; piece < pieces_of(s); piece++) {
-                    int64_t tap = piece / words, at = piece % words * 64, count = smaller(64, channels - at);
-                    const float *part = panel + (tap * channels + at) * width;
-                    gather(s, a->bits, tap, group * channels + at, count, from, rows, bits, 1);
-#define CALL(units) multiply(bits, rows, part, count, tables, sums, piece == 0, units)
+                    gather(s, a->bits, group, piece, from, rows, bits, 1);
+#define CALL(units)                                                                                                    \
+    multiply(bits, rows, panel + 64 * piece * width, piece_size(s, piece), tables, sums, piece == 0, units)
                     RK_WIDTHS(CALL, width);
 #undef CALL
                 }

@@ -8,7 +8,7 @@ int64_t rk_input_gradient_items(const rk_input_gradient *a) {
 }
 
 int64_t rk_input_gradient_scratch(const rk_input_gradient *a) {
-    return PIXELS * group_channels(&a->shape) * RK_UNIT * 4 + PIXELS * (group_words(&a->shape) + 2) * 8 + RK_BLOCK * 4;
+    return PIXELS * group_channels(&a->shape) * RK_UNIT * 4 + PIXELS * (divide_up(group_channels(&a->shape), 64) + 2) * 8 + RK_BLOCK * 4;
 }
 #endif
 
@@ -66,7 +66,7 @@ INLINE int64_t reader(int64_t in, int64_t offset, int64_t stride, int64_t output
 INLINE void add_tap(const rk_shape *s, const float *grads, int64_t count, int64_t tap, int64_t from, int64_t rows,
                     const uint64_t *needed, const int64_t *where, const float *panel, float *full, float *parts,
                     int units) {
-    int64_t words = group_words(s), ky = tap / s->kernel_x, kx = tap % s->kernel_x;
+    int64_t words = divide_up(group_channels(s), 64), ky = tap / s->kernel_x, kx = tap % s->kernel_x;
     for (int64_t r = 0; r < rows; r++) {
         if (where[r] == where[r + 1])
             continue;
@@ -86,7 +86,7 @@ INLINE void add_tap(const rk_shape *s, const float *grads, int64_t count, int64_
 
 void RK_FOR_ISA(rk_input_gradient)(const rk_input_gradient *a, int64_t begin, int64_t end, void *scratch) {
     const rk_shape *s = &a->shape;
-    int64_t channels = group_channels(s), outputs = group_outputs(s), words = group_words(s);
+    int64_t channels = group_channels(s), outputs = group_outputs(s), words = divide_up(group_channels(s), 64);
     float *parts = scratch, *full = parts + PIXELS * channels * RK_UNIT;
     uint64_t *needed = (uint64_t *)(full + RK_BLOCK);
     int64_t *where = (int64_t *)(needed + PIXELS * words);
@@ -111,7 +111,7 @@ void RK_FOR_ISA(rk_input_gradient)(const rk_input_gradient *a, int64_t begin, in
                 memset(full, 0, RK_BLOCK * sizeof(float));
                 for (int64_t tap = 0; tap < taps_of(s); tap++) {
                     const float *panel =
-                        a->weight + group * group_laid(s) + taps_of(s) * channels * first + tap * channels * width;
+                        a->weight + group * group_laid(s) + columns_of(s) * first + tap * channels * width;
 #define CALL(units) add_tap(s, grads, count, tap, from, rows, needed, where, panel, full, parts, units)
                     RK_WIDTHS(CALL, width);
 #undef CALL

@@ -58,8 +58,8 @@ typedef struct {
  * Items: tiles of `tile` positions (see rk_forward_tile). bias may be NULL.
  * forward_events adds the rows of the weights where bits are set, one after the other from zero in the order
  * ky, kx, channel, and the bias last: all ISAs give equal bits.
- * forward_table adds, in the same order, sums of six rows: of the channels 64 w + 6 t to 64 w + 6 t + 5, added one
- * after the other. They come from tables that are built for every tile. All ISAs give equal bits, and so do all tiles. */
+ * forward_table adds, in the same order, sums of six rows: columns 64 w + 6 t to 64 w + 6 t + 5, of all columns
+ * (ky, kx, channel), added one after the other. They come from tables that are built for every tile. All ISAs give equal bits, and so do all tiles. */
 typedef struct {
     rk_shape shape;
     const uint64_t *bits;
@@ -71,7 +71,7 @@ typedef struct {
 
 /* Weight gradient: partial sums over `chunks` runs of positions, each in laid order, in fp32.
  *
- * Items: chunks, in each of them groups, in each of them 64 input channels. Chunk c has positions [c * per, (c + 1) *
+ * Items: chunks, in each of them groups, in each of them runs of columns (ky, kx, channel). Chunk c has positions [c * per, (c + 1) *
  * per), where per is positions / chunks rounded up to 256. weight_gradient_events adds the rows of `grad` one after the
  * other in the order of positions; weight_gradient_table sums of six. All ISAs give equal bits.
  *

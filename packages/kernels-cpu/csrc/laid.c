@@ -17,7 +17,7 @@ INLINE unit unit_at(const rk_shape *s, int64_t item) {
     int64_t group = item / units_of(s), first = item % units_of(s) * RK_UNIT, block = first / RK_BLOCK * RK_BLOCK;
     unit u;
     u.width = smaller(RK_BLOCK, padded_outputs(s) - block);
-    u.base = group * group_laid(s) + block * taps_of(s) * group_channels(s) + first - block;
+    u.base = group * group_laid(s) + block * columns_of(s) + first - block;
     u.channel = group * group_outputs(s) + first;
     u.count = smaller(RK_UNIT, group_outputs(s) - first);
     return u;

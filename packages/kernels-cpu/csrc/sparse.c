@@ -12,11 +12,11 @@ int64_t rk_sparse_dense_items(const rk_sparse *a) {
 }
 
 int64_t rk_sparse_bits_scratch(const rk_sparse *a) {
-    return RK_UNIT * TILE * 4 + (taps_of(&a->shape) * group_channels(&a->shape) + 64) * 8;
+    return RK_UNIT * TILE * 4 + pieces_of(&a->shape) * 64 * 8;
 }
 
 int64_t rk_sparse_dense_scratch(const rk_sparse *a) {
-    return RK_UNIT * TILE * 4 + taps_of(&a->shape) * group_channels(&a->shape) * TILE * 4;
+    return RK_UNIT * TILE * 4 + columns_of(&a->shape) * TILE * 4;
 }
 #endif
 
@@ -24,7 +24,7 @@ int64_t rk_sparse_dense_scratch(const rk_sparse *a) {
 INLINE void gather_values(const rk_sparse *a, int64_t group, int64_t from, int64_t rows, float *values) {
     const rk_shape *s = &a->shape;
     int64_t channels = group_channels(s);
-    memset(values, 0, taps_of(s) * channels * TILE * sizeof(float));
+    memset(values, 0, columns_of(s) * TILE * sizeof(float));
     for (int64_t tap = 0; tap < taps_of(s); tap++)
         for (int64_t r = 0; r < rows; r++) {
             int64_t line = (from + r) / s->out_width, image = line / s->out_height;
@@ -36,15 +36,6 @@ INLINE void gather_values(const rk_sparse *a, int64_t group, int64_t from, int64
             for (int64_t c = 0; c < channels; c++)
                 values[(tap * channels + c) * TILE + r] = pixel[c];
         }
-}
-
-INLINE void gather_bits(const rk_sparse *a, int64_t group, int64_t from, int64_t rows, uint64_t *bits) {
-    const rk_shape *s = &a->shape;
-    int64_t channels = group_channels(s);
-    for (int64_t tap = 0; tap < taps_of(s); tap++)
-        for (int64_t at = 0; at < channels; at += 64)
-            turn_bits(s, a->bits, tap, group * channels + at, smaller(64, channels - at), from, rows,
-                      bits + tap * channels + at); /* what is too many is written over, or spare */
 }
 
 /* One output channel of all positions of the tile. */
@@ -84,7 +75,8 @@ INLINE void multiply_tiles(const rk_sparse *a, int64_t begin, int64_t end, float
             if (values)
                 gather_values(a, group, from, rows, values);
             else
-                gather_bits(a, group, from, rows, bits);
+                for (int64_t piece = 0; piece < pieces_of(s); piece++)
+                    gather_turned(s, a->bits, group, piece, from, rows, bits + 64 * piece);
             for (int64_t first = 0; first < outputs; first += RK_UNIT) {
                 int64_t count = smaller(RK_UNIT, outputs - first);
                 for (int64_t c = 0; c < count; c++)

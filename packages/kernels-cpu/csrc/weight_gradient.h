@@ -4,34 +4,36 @@
 
 #include "blocks.h"
 
-/* A run of positions, and 64 input channels or fewer of a group. */
+enum { PART = 9 }; /* pieces of an item */
+
+/* A run of positions, and some pieces of the columns of a group. */
 typedef struct {
-    int64_t begin, end;      /* positions */
-    int64_t group, at, count; /* channels [at, at + count) of the group */
-    float *sums;             /* of the group: laid, its rows for other channels belong to other items */
+    int64_t begin, end;         /* positions */
+    int64_t group, first, last; /* pieces first <= piece < last */
+    float *sums;                /* of the group and chunk: laid, its other rows belong to other items */
 } part;
 
 INLINE int64_t parts_of(const rk_shape *s) {
-    return s->groups * group_words(s);
+    return s->groups * divide_up(pieces_of(s), PART);
 }
 
 INLINE part part_at(const rk_weight_gradient *a, int64_t item) {
     const rk_shape *s = &a->shape;
-    int64_t chunk = item / parts_of(s), rest = item % parts_of(s), positions = positions_of(s);
-    int64_t per = divide_up(divide_up(positions, a->chunks), 256) * 256;
+    int64_t chunk = item / parts_of(s), rest = item % parts_of(s), of_group = parts_of(s) / s->groups;
+    int64_t positions = positions_of(s), per = divide_up(divide_up(positions, a->chunks), 256) * 256;
     part p;
     p.begin = smaller(chunk * per, positions);
     p.end = smaller(p.begin + per, positions);
-    p.group = rest / group_words(s);
-    p.at = rest % group_words(s) * 64;
-    p.count = smaller(64, group_channels(s) - p.at);
+    p.group = rest / of_group;
+    p.first = rest % of_group * PART;
+    p.last = smaller(p.first + PART, pieces_of(s));
     p.sums = a->partial + (chunk * s->groups + p.group) * group_laid(s);
     return p;
 }
 
-/* Where the sums of one tap and a block of output channels start. */
-INLINE float *sums_at(const rk_shape *s, const part *p, int64_t tap, int64_t first, int64_t width) {
-    return p->sums + taps_of(s) * group_channels(s) * first + (tap * group_channels(s) + p->at) * width;
+/* Where the sums of a piece start, for the block from output channel `first` on. */
+INLINE float *sums_at(const rk_shape *s, const part *p, int64_t piece, int64_t first, int64_t width) {
+    return p->sums + columns_of(s) * first + 64 * piece * width;
 }
 
 /* Positions [from, from + rows) of the group's gradient: blocks of 64 output channels, each [rows][width]; the block
@@ -53,9 +55,9 @@ INLINE void lay_panels(const rk_weight_gradient *a, const part *p, int64_t from,
 /* Of an item without positions the sums are zero. */
 INLINE void clear(const rk_shape *s, const part *p) {
     for (int64_t first = 0; first < group_outputs(s); first += RK_BLOCK)
-        for (int64_t tap = 0; tap < taps_of(s); tap++) {
+        for (int64_t piece = p->first; piece < p->last; piece++) {
             int64_t width = smaller(RK_BLOCK, padded_outputs(s) - first);
-            memset(sums_at(s, p, tap, first, width), 0, p->count * width * sizeof(float));
+            memset(sums_at(s, p, piece, first, width), 0, piece_size(s, piece) * width * sizeof(float));
         }
 }
 

@@ -12,12 +12,11 @@ int64_t rk_weight_gradient_events_scratch(const rk_weight_gradient *a) {
 }
 #endif
 
-INLINE void multiply(const uint64_t *bits, int64_t words, int64_t channels, const float *panel, float *sums, int fresh,
+INLINE void multiply(const uint64_t *bits, int64_t words, int64_t columns, const float *panel, float *sums, int fresh,
                      int units) {
-    static const int64_t base[PIECES] = {0, 64};
     for (int64_t first = 0; first < words; first += PIECES)
-        add_events(bits + first * 64, 1, 64, channels, smaller(PIECES, words - first),
-                   panel + first * 64 * units * RK_UNIT, base, sums, fresh && first == 0, units);
+        add_events(bits + first * 64, 1, 64, columns, smaller(PIECES, words - first),
+                   panel + first * 64 * units * RK_UNIT, sums, fresh && first == 0, units);
 }
 
 void RK_FOR_ISA(rk_weight_gradient_events)(const rk_weight_gradient *a, int64_t begin, int64_t end, void *scratch) {
@@ -31,15 +30,15 @@ void RK_FOR_ISA(rk_weight_gradient_events)(const rk_weight_gradient *a, int64_t 
         for (int64_t from = p.begin; from < p.end; from += RUN) {
             int64_t rows = smaller(RUN, p.end - from);
             lay_panels(a, &p, from, rows, panels);
-            for (int64_t tap = 0; tap < taps_of(s); tap++) {
+            for (int64_t piece = p.first; piece < p.last; piece++) {
+                int64_t columns = piece_size(s, piece);
                 for (int64_t w = 0; w < rows; w += 64)
-                    turn_bits(s, a->bits, tap, p.group * group_channels(s) + p.at, p.count, from + w,
-                              smaller(64, rows - w), bits + w);
+                    gather_turned(s, a->bits, p.group, piece, from + w, smaller(64, rows - w), bits + w);
                 for (int64_t first = 0; first < group_outputs(s); first += RK_BLOCK) {
                     int64_t width = smaller(RK_BLOCK, padded_outputs(s) - first);
-                    float *sums = sums_at(s, &p, tap, first, width);
+                    float *sums = sums_at(s, &p, piece, first, width);
 #define CALL(units)                                                                                                    \
-    multiply(bits, divide_up(rows, 64), p.count, panels + first * rows, sums, from == p.begin, units)
+    multiply(bits, divide_up(rows, 64), columns, panels + first * rows, sums, from == p.begin, units)
                     RK_WIDTHS(CALL, width);
 #undef CALL
                 }

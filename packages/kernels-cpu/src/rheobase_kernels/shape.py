@@ -4,6 +4,7 @@ import ctypes
 from ctypes import c_int64
 
 _UNIT = 16
+_PART = 9 * 64
 _ITEMS, _CHUNK, _PARTIAL_BYTES = 32, 2048, 64 << 20
 """Of a weight gradient: so many items for threads to share, of no fewer positions each, and no more partial sums."""
 
@@ -111,7 +112,8 @@ def laid_size(shape: Shape) -> int:
 
 def chunks(shape: Shape) -> int:
     """Into how many chunks to split a weight gradient: depends on the shape alone, so that sums do too."""
-    parts = shape.groups * -(-(shape.channels // shape.groups) // 64)
+    columns = shape.kernel_y * shape.kernel_x * shape.channels // shape.groups
+    parts = shape.groups * -(-columns // _PART)
     most = max(1, _PARTIAL_BYTES // (4 * laid_size(shape)))
     return max(1, min(-(-_ITEMS // parts), most, shape.positions // _CHUNK))
 
