@@ -54,21 +54,32 @@ int64_t rk_gather_weight_scratch(const rk_weight_gradient *a) {
 }
 #endif
 
+/* Where a column's weight lies, from that of column 0. */
+INLINE int64_t column_at(const rk_shape *s, const int64_t stride[4], int64_t column) {
+    int64_t tap = column / group_channels(s), channel = column % group_channels(s);
+    return channel * stride[1] + tap / s->kernel_x * stride[2] + tap % s->kernel_x * stride[3];
+}
+
+/* Both go through a square of 16 columns, so that a cache line is read and written at one go. */
 void RK_FOR_ISA(rk_lay)(const rk_lay *a, int64_t begin, int64_t end, void *scratch) {
     const rk_shape *s = &a->shape;
     (void)scratch;
     for (int64_t item = begin; item < end; item++) {
         unit u = unit_at(s, item);
-        int64_t at = u.base;
-        for (int64_t ky = 0; ky < s->kernel_y; ky++)
-            for (int64_t kx = 0; kx < s->kernel_x; kx++)
-                for (int64_t channel = 0; channel < group_channels(s); channel++, at += u.width) {
-                    int64_t where = u.channel * a->stride[0] + channel * a->stride[1] + ky * a->stride[2] + kx * a->stride[3];
-                    for (int64_t k = 0; k < u.count; k++, where += a->stride[0])
-                        a->laid[at + k] = a->format == RK_BF16 ? from_bf16(((const uint16_t *)a->weight)[where])
-                                                               : ((const float *)a->weight)[where];
-                    memset(a->laid + at + u.count, 0, (RK_UNIT - u.count) * sizeof(float));
+        for (int64_t first = 0; first < columns_of(s); first += RK_UNIT) {
+            float square[RK_UNIT][RK_UNIT] = {{0}};
+            int64_t count = smaller(RK_UNIT, columns_of(s) - first), where[RK_UNIT];
+            for (int64_t c = 0; c < count; c++)
+                where[c] = u.channel * a->stride[0] + column_at(s, a->stride, first + c);
+            for (int64_t k = 0; k < u.count; k++)
+                for (int64_t c = 0; c < count; c++) {
+                    int64_t at = where[c] + k * a->stride[0];
+                    square[c][k] = a->format == RK_BF16 ? from_bf16(((const uint16_t *)a->weight)[at])
+                                                        : ((const float *)a->weight)[at];
                 }
+            for (int64_t c = 0; c < count; c++)
+                memcpy(a->laid + u.base + (first + c) * u.width, square[c], sizeof square[c]);
+        }
     }
 }
 
@@ -78,17 +89,20 @@ void RK_FOR_ISA(rk_gather_weight)(const rk_weight_gradient *a, int64_t begin, in
     (void)scratch;
     for (int64_t item = begin; item < end; item++) {
         unit u = unit_at(s, item);
-        const float *at = a->partial + u.base;
-        for (int64_t ky = 0; ky < s->kernel_y; ky++)
-            for (int64_t kx = 0; kx < s->kernel_x; kx++)
-                for (int64_t channel = 0; channel < group_channels(s); channel++, at += u.width) {
-                    int64_t where = u.channel * a->stride[0] + channel * a->stride[1] + ky * a->stride[2] + kx * a->stride[3];
-                    float values[RK_UNIT] = {0};
-                    for (int64_t chunk = 0; chunk < a->chunks; chunk++)
-                        for (int64_t k = 0; k < RK_UNIT; k++)
-                            values[k] += at[chunk * size + k];
-                    for (int64_t k = 0; k < u.count; k++, where += a->stride[0])
-                        a->weight_grad[where] = values[k];
+        for (int64_t first = 0; first < columns_of(s); first += RK_UNIT) {
+            float square[RK_UNIT][RK_UNIT] = {{0}};
+            int64_t count = smaller(RK_UNIT, columns_of(s) - first), where[RK_UNIT];
+            for (int64_t chunk = 0; chunk < a->chunks; chunk++)
+                for (int64_t c = 0; c < count; c++) {
+                    const float *from = a->partial + chunk * size + u.base + (first + c) * u.width;
+                    for (int64_t k = 0; k < RK_UNIT; k++)
+                        square[c][k] += from[k];
                 }
+            for (int64_t c = 0; c < count; c++)
+                where[c] = u.channel * a->stride[0] + column_at(s, a->stride, first + c);
+            for (int64_t k = 0; k < u.count; k++)
+                for (int64_t c = 0; c < count; c++)
+                    a->weight_grad[where[c] + k * a->stride[0]] = square[c][k];
+        }
     }
 }

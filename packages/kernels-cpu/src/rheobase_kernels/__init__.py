@@ -4,7 +4,7 @@ Nothing here imports torch. Arrays are given as addresses; see `kernels.h` for w
 for an example.
 """
 
-from rheobase_kernels.choose import Choice, Crossovers, choose
+from rheobase_kernels.choose import MEASURED, Costs, choose, estimate
 from rheobase_kernels.library import (
     ISAS,
     Call,
@@ -23,9 +23,9 @@ from rheobase_kernels.shape import Shape, chunks, convolution, laid_size, linear
 
 __all__ = [
     "ISAS",
+    "MEASURED",
     "Call",
-    "Choice",
-    "Crossovers",
+    "Costs",
     "Forward",
     "InputGradient",
     "Job",
@@ -38,6 +38,7 @@ __all__ = [
     "choose",
     "chunks",
     "convolution",
+    "estimate",
     "laid_size",
     "linear",
     "load",
