@@ -84,9 +84,9 @@ MEASURED = Costs(
     gradient_table=Table(gather=2.6, add=6.5, spread=0.5),
     input_gradient=Masked(find=8.3, visit=3.8, add=0.37, finish=4.0),
 )
-"""Fitted to times with AVX-512 on one core of an AMD EPYC of the Zen 4 family (1 MiB of second-level cache a core), beside
-oneDNN and MKL in torch 2.13: square layers of 16 to 512 channels, kernels 1, 3 and 5, linear layers, densities 5 to 40 %.
-Half of the estimates are within 10 %."""
+"""Fitted to times with AVX-512 on one core of an AMD EPYC of the Zen 4 family (1 MiB of second-level cache a core),
+beside oneDNN and MKL in torch 2.13: square layers of 16 to 512 channels, kernels 1, 3 and 5, linear layers, densities
+5 to 40 %. Half of the estimates are within 10 %."""
 
 
 def estimate(

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 from ctypes import POINTER, c_int64, c_void_p
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -157,7 +158,8 @@ class Library:
         self.isa = isa
         self.share = _address(c.rk_share)
         self._kernels = {name: _address(getattr(c, f"rk_{name}_{isa}")) for name in KERNELS}
-        self._items, self._scratch = {}, {}
+        self._items: dict[str, Callable[[ctypes.Structure], int]] = {}
+        self._scratch: dict[str, Callable[[ctypes.Structure], int]] = {}
         for name, kind in KERNELS.items():
             for what, found in (("items", self._items), ("scratch", self._scratch)):
                 function = getattr(c, f"rk_{name}_{what}")

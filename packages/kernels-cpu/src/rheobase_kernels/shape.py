@@ -12,14 +12,26 @@ _ITEMS, _CHUNK, _PARTIAL_BYTES = 32, 2048, 64 << 20
 class Shape(ctypes.Structure):
     """`rk_shape`; made by `convolution` or `linear`."""
 
-    _fields_ = [
-        (name, c_int64)
-        for name in (
-            *("batch", "height", "width", "channels", "row_pixels", "row_words"),
-            *("out_height", "out_width", "out_channels", "kernel_y", "kernel_x", "stride_y", "stride_x"),
-            *("pad_y", "pad_x", "dilation_y", "dilation_x", "groups"),
-        )
-    ]
+    batch: int
+    height: int
+    width: int
+    channels: int
+    row_pixels: int
+    row_words: int
+    out_height: int
+    out_width: int
+    out_channels: int
+    kernel_y: int
+    kernel_x: int
+    stride_y: int
+    stride_x: int
+    pad_y: int
+    pad_x: int
+    dilation_y: int
+    dilation_x: int
+    groups: int
+
+    _fields_ = [(name, c_int64) for name in __annotations__]
 
     @property
     def pixels(self) -> int:
