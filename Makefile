@@ -9,7 +9,7 @@ ARGS ?=
 RECIPES ?= fashion-mnist
 SEEDS ?= 0
 RESULTS ?= runs/reproduced.csv
-BENCHMARKS ?= neuron fc conv memory compile parallel_reset psn events
+BENCHMARKS ?= neuron fc conv memory compile parallel_reset psn events products
 BENCH_FLAGS ?=
 TYPED := --jaxtyping-packages=rheobase,beartype.beartype
 NONE_IS_FINE = $(if $(ARGS),|| test $$? -eq 5)
@@ -62,7 +62,7 @@ docs: $(GROUP)docs ## Build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 	@echo 'docs: open docs/_build/html/index.html'
 
-bench: $(INSTALLED) ## Measure against other libraries on this machine, which must be idle: half an hour
+bench: $(INSTALLED) $(KERNELS) ## Measure against other libraries on this machine, which must be idle: half an hour
 	@status=0; for name in $(BENCHMARKS); do \
 		$(BIN)/python -m benchmarks $$name $(BENCH_FLAGS) || status=$$?; \
 	done; exit $$status
