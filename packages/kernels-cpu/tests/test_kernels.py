@@ -180,6 +180,7 @@ def weight_gradient(lib, kernel, shape, bits, grad, chunks=None):
     )
     lib.call(kernel, arguments).run()
     lib.call("gather_weight", arguments).run()
+    assert np.isfinite(partial).all()
     check()
     check_found()
     return found

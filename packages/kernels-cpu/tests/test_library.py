@@ -72,3 +72,18 @@ def test_a_job_starts_no_thread():
     assert (turned[0] == np.uint64(2**64 - 1)).all()
     assert not turned[1:].any()
     assert (len(list(threads.iterdir())) if threads.exists() else 0) == before
+
+
+def test_each_thread_of_a_team_has_scratch_of_its_own():
+    seen = []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+    def kernel(arguments, begin, end, scratch):
+        seen.append((begin, end, scratch))
+        if begin == 0:
+            share(ctypes.addressof(job))  # as another thread would, while the first is at work
+
+    share = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(rk.load().share)
+    job = library._Job(ctypes.cast(kernel, ctypes.c_void_p), None, 5, 2, 4096, 64, 0, 0)
+    share(ctypes.addressof(job))
+    assert seen == [(0, 2, 4096), (2, 4, 4160), (4, 5, 4160)]
