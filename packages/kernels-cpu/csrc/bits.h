@@ -78,8 +78,9 @@ INLINE void reads_inside(int64_t offset, int64_t stride, int64_t size, int64_t o
         *last = *first;
 }
 
-/* Channels [first, first + channels) of the map, at most 64, that positions [begin, begin + count) read by a tap: to bits
- * `shift` on of one word for each position, `step` words apart. The other bits become zero if `fresh`, else they stay. */
+/* Channels [first, first + channels) of the map, at most 64, that positions [begin, begin + count) read by a tap: to
+ * bits `shift` on of one word for each position, `step` words apart. The other bits become zero if `fresh`, else they
+ * stay. */
 INLINE void gather_tap(const rk_shape *s, const uint64_t *bits, int64_t tap, int64_t first, int64_t channels,
                        int64_t begin, int64_t count, uint64_t *to, int64_t step, int64_t shift, int fresh) {
     const int64_t width = s->width, out_width = s->out_width, words = s->row_words, stride = s->stride_x;
@@ -121,8 +122,8 @@ INLINE void gather_tap(const rk_shape *s, const uint64_t *bits, int64_t tap, int
     }
 }
 
-/* One piece of the columns of positions [begin, begin + count) of a group: a word for each position, `step` words apart.
- * Outside of the map, and beyond the columns, there are zeros. */
+/* One piece of the columns of positions [begin, begin + count) of a group: a word for each position, `step` words
+ * apart. Outside of the map, and beyond the columns, there are zeros. */
 INLINE void gather(const rk_shape *s, const uint64_t *bits, int64_t group, int64_t piece, int64_t begin, int64_t count,
                    uint64_t *to, int64_t step) {
     int64_t channels = group_channels(s), size = piece_size(s, piece), taken = 0;

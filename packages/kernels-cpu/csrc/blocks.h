@@ -22,8 +22,9 @@
         }                                                                                                              \
     } while (0)
 
-/* sums[r] += the panel's rows where bits are set, for `rows` rows of bits, `step` words apart. A row has `pieces` words,
- * `apart` words apart, whose bits are the panel's rows one after the other. The sums start from zero if `fresh`. */
+/* sums[r] += the panel's rows where bits are set, for `rows` rows of bits, `step` words apart. A row has `pieces`
+ * words, `apart` words apart, whose bits are the panel's rows one after the other. The sums start from zero if `fresh`.
+ */
 INLINE void add_events(const uint64_t *bits, int64_t step, int64_t apart, int64_t rows, int64_t pieces,
                        const float *panel, float *sums, int fresh, int units) {
     const int width = units * RK_UNIT, vectors = units * UNIT_VECTORS;

@@ -24,7 +24,8 @@ INLINE int any(const float *row, int64_t count) {
     return found != 0;
 }
 
-/* For each needed one of 64 channels of a pixel the products of a row of the gradient and one of weights, in 16 parts. */
+/* For each needed one of 64 channels of a pixel the products of a row of the gradient and one of weights, in 16 parts.
+ */
 INLINE void add_products(uint64_t needed, const float *grad, const float *panel, float *parts, int units) {
     const int width = units * RK_UNIT, vectors = units * UNIT_VECTORS;
     vector row[BLOCK_VECTORS];
@@ -61,8 +62,8 @@ INLINE int64_t reader(int64_t in, int64_t offset, int64_t stride, int64_t output
     return far < 0 || far % stride || far / stride >= outputs ? -1 : far / stride;
 }
 
-/* For every tap and pixel of a tile where the gradient of the position that reads it starts: NULL if there is none, or it
- * is zero in `count` output channels from `first` on. */
+/* For every tap and pixel of a tile where the gradient of the position that reads it starts: NULL if there is none, or
+ * it is zero in `count` output channels from `first` on. */
 INLINE void find_readers(const rk_input_gradient *a, int64_t first, int64_t count, int64_t from, int64_t rows,
                          const float **readers) {
     const rk_shape *s = &a->shape;
@@ -95,8 +96,7 @@ INLINE void add_taps(int64_t taps, int64_t rows, const uint64_t *needed, const i
 
 /* Channels [channel, channel + count) of a group, at most 64, for the pixels of a tile. */
 INLINE void multiply(const rk_input_gradient *a, int64_t group, int64_t channel, int64_t channels, int64_t from,
-                     int64_t rows, const float **readers, uint64_t *needed, int64_t *where, float *full,
-                     float *parts) {
+                     int64_t rows, const float **readers, uint64_t *needed, int64_t *where, float *full, float *parts) {
     const rk_shape *s = &a->shape;
     int64_t outputs = group_outputs(s), used = 0, offset = group * group_channels(s) + channel;
     for (int64_t r = 0; r < rows; r++) {

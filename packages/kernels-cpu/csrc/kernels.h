@@ -34,8 +34,9 @@ typedef struct {
     int64_t groups;
 } rk_shape;
 
-/* Laid weights, in fp32: the groups one after the other; in a group blocks of 64 output channels, the last of them as many as
- * are left, rounded up to 16 (the rest is zero); in a block rows [ky][kx][channel of the group] of its output channels.
+/* Laid weights, in fp32: the groups one after the other; in a group blocks of 64 output channels, the last of them as
+ * many as are left, rounded up to 16 (the rest is zero); in a block rows [ky][kx][channel of the group] of its output
+ * channels.
  */
 enum { RK_BLOCK = 64, RK_UNIT = 16 };
 enum { RK_FP32 = 0, RK_BF16 = 1 };
@@ -59,7 +60,8 @@ typedef struct {
  * forward_events adds the rows of the weights where bits are set, one after the other from zero in the order
  * ky, kx, channel, and the bias last: all ISAs give equal bits.
  * forward_table adds, in the same order, sums of six rows: columns 64 w + 6 t to 64 w + 6 t + 5, of all columns
- * (ky, kx, channel), added one after the other. They come from tables that are built for every tile. All ISAs give equal bits, and so do all tiles. */
+ * (ky, kx, channel), added one after the other. They come from tables that are built for every tile. All ISAs give
+ * equal bits, and so do all tiles. */
 typedef struct {
     rk_shape shape;
     const uint64_t *bits;
@@ -71,9 +73,9 @@ typedef struct {
 
 /* Weight gradient: partial sums over `chunks` runs of positions, each in laid order, in fp32.
  *
- * Items: chunks, in each of them groups, in each of them runs of columns (ky, kx, channel). Chunk c has positions [c * per, (c + 1) *
- * per), where per is positions / chunks rounded up to 256. weight_gradient_events adds the rows of `grad` one after the
- * other in the order of positions; weight_gradient_table sums of six. All ISAs give equal bits.
+ * Items: chunks, in each of them groups, in each of them runs of columns (ky, kx, channel). Chunk c has positions [c *
+ * per, (c + 1) * per), where per is positions / chunks rounded up to 256. weight_gradient_events adds the rows of
+ * `grad` one after the other in the order of positions; weight_gradient_table sums of six. All ISAs give equal bits.
  *
  * gather_weight adds the chunks in their order and writes [out_channels][channels][ky][kx] with
  * strides in values. Items: units of 16 output channels of a group. */
@@ -90,9 +92,9 @@ typedef struct {
 /* Input gradient where it is needed: `needed` are bits of the input's shape, and lie as the input's bits do.
  *
  * Items: tiles of 64 input pixels. Values that are not needed are written as zero. Rows of `grad` (64 output
- * channels of a position) that are zero are passed over. A value is a sum of 16 parts (output channels of equal remainder by
- * 16), each in the order block of output channels, ky, kx, channel; the parts are added pairwise. Where the ISA has
- * fused multiply-add the products are not rounded. */
+ * channels of a position) that are zero are passed over. A value is a sum of 16 parts (output channels of equal
+ * remainder by 16), each in the order block of output channels, ky, kx, channel; the parts are added pairwise. Where
+ * the ISA has fused multiply-add the products are not rounded. */
 typedef struct {
     rk_shape shape;
     const uint64_t *needed;

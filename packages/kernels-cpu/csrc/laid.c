@@ -3,10 +3,10 @@
 
 /* Sixteen output channels of one group. */
 typedef struct {
-    int64_t base;     /* of their first value in laid weights */
-    int64_t width;    /* of the block: values from one row to the next */
-    int64_t channel;  /* the first of them in the layer */
-    int64_t count;    /* how many there are; the others are zero */
+    int64_t base;    /* of their first value in laid weights */
+    int64_t width;   /* of the block: values from one row to the next */
+    int64_t channel; /* the first of them in the layer */
+    int64_t count;   /* how many there are; the others are zero */
 } unit;
 
 INLINE int64_t units_of(const rk_shape *s) {

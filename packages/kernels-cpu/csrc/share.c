@@ -29,7 +29,8 @@ void rk_share(rk_job *job) {
 }
 
 int64_t rk_size_of(int64_t which) {
-    static const size_t sizes[] = {sizeof(rk_shape),          sizeof(rk_lay),    sizeof(rk_forward), sizeof(rk_weight_gradient),
-                                   sizeof(rk_input_gradient), sizeof(rk_sparse), sizeof(rk_turn),    sizeof(rk_job)};
+    static const size_t sizes[] = {
+        sizeof(rk_shape),          sizeof(rk_lay),    sizeof(rk_forward), sizeof(rk_weight_gradient),
+        sizeof(rk_input_gradient), sizeof(rk_sparse), sizeof(rk_turn),    sizeof(rk_job)};
     return which >= 0 && which < (int64_t)(sizeof sizes / sizeof sizes[0]) ? (int64_t)sizes[which] : -1;
 }

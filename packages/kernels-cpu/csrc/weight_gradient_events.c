@@ -37,8 +37,7 @@ void RK_FOR_ISA(rk_weight_gradient_events)(const rk_weight_gradient *a, int64_t 
                 for (int64_t first = 0; first < group_outputs(s); first += RK_BLOCK) {
                     int64_t width = smaller(RK_BLOCK, padded_outputs(s) - first);
                     float *sums = sums_at(s, &p, piece, first, width);
-#define CALL(units)                                                                                                    \
-    multiply(bits, divide_up(rows, 64), columns, panels + first * rows, sums, from == p.begin, units)
+#define CALL(units) multiply(bits, divide_up(rows, 64), columns, panels + first * rows, sums, from == p.begin, units)
                     RK_WIDTHS(CALL, width);
 #undef CALL
                 }

@@ -61,12 +61,15 @@ static int check(rk_shape s) {
     int64_t channels = s.channels / s.groups, outputs = s.out_channels / s.groups;
     int64_t columns = s.kernel_y * s.kernel_x * channels, words = (pixels + 63) / 64, laid_size = rk_laid_size(&s);
     int64_t rows = pixels / s.row_pixels, chunks = 2, wrong = 0;
-    float *x = numbers(pixels * s.channels), *weight = numbers(s.out_channels * columns), *bias = numbers(s.out_channels);
+    float *x = numbers(pixels * s.channels), *weight = numbers(s.out_channels * columns),
+          *bias = numbers(s.out_channels);
     float *grad = numbers(positions * s.out_channels), *laid = memory(laid_size * 4);
     float *out = memory(positions * s.out_channels * 4), *in = memory(pixels * s.channels * 4);
     float *weight_grad = memory(s.out_channels * columns * 4), *partial = memory(chunks * laid_size * 4);
-    double *forward = calloc((size_t)(positions * s.out_channels), 8), *thin = calloc((size_t)(positions * s.out_channels), 8);
-    double *to_weight = calloc((size_t)(s.out_channels * columns), 8), *to_input = calloc((size_t)(pixels * s.channels), 8);
+    double *forward = calloc((size_t)(positions * s.out_channels), 8),
+           *thin = calloc((size_t)(positions * s.out_channels), 8);
+    double *to_weight = calloc((size_t)(s.out_channels * columns), 8),
+           *to_input = calloc((size_t)(pixels * s.channels), 8);
     uint64_t *bits = memory(rows * s.row_words * 8), *turned = memory(s.channels * words * 8);
     int64_t *first = memory((s.out_channels + 1) * 8);
     int32_t *column = memory(s.out_channels * columns * 4);
@@ -115,7 +118,8 @@ static int check(rk_shape s) {
     wrong += differ("forward_events", &s, out, forward, positions * s.out_channels);
     RUN(rk_forward_table, &product);
     wrong += differ("forward_table", &s, out, forward, positions * s.out_channels);
-    rk_weight_gradient gradient = {s, bits, grad, chunks, partial, weight_grad, {columns, s.kernel_y * s.kernel_x, s.kernel_x, 1}};
+    rk_weight_gradient gradient = {
+        s, bits, grad, chunks, partial, weight_grad, {columns, s.kernel_y * s.kernel_x, s.kernel_x, 1}};
     RUN(rk_weight_gradient_events, &gradient);
     RUN(rk_gather_weight, &gradient);
     wrong += differ("weight_gradient_events", &s, weight_grad, to_weight, s.out_channels * columns);
@@ -140,8 +144,8 @@ static int check(rk_shape s) {
             break;
         }
     }
-    void *all[] = {x, weight, bias, grad, laid, out, in, weight_grad, partial, forward, thin, to_weight, to_input, bits, turned,
-                   first, column, value};
+    void *all[] = {x,       weight, bias,      grad,     laid, out,    in,    weight_grad, partial,
+                   forward, thin,   to_weight, to_input, bits, turned, first, column,      value};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++)
         free(all[k]);
     return (int)wrong;
@@ -149,14 +153,62 @@ static int check(rk_shape s) {
 
 int main(void) {
     static const rk_shape shapes[] = {
-        {.batch = 2, .height = 7, .width = 6, .channels = 64, .out_channels = 64, .kernel_y = 3, .kernel_x = 3,
-         .stride_y = 1, .stride_x = 1, .pad_y = 1, .pad_x = 1, .dilation_y = 1, .dilation_x = 1, .groups = 1},
-        {.batch = 2, .height = 9, .width = 22, .channels = 3, .out_channels = 37, .kernel_y = 3, .kernel_x = 2,
-         .stride_y = 2, .stride_x = 1, .pad_y = 1, .pad_x = 0, .dilation_y = 1, .dilation_x = 2, .groups = 1},
-        {.batch = 1, .height = 6, .width = 5, .channels = 130, .out_channels = 98, .kernel_y = 3, .kernel_x = 3,
-         .stride_y = 1, .stride_x = 2, .pad_y = 1, .pad_x = 2, .dilation_y = 1, .dilation_x = 1, .groups = 2},
-        {.batch = 300, .height = 1, .width = 1, .channels = 90, .out_channels = 16, .kernel_y = 1, .kernel_x = 1,
-         .stride_y = 1, .stride_x = 1, .pad_y = 0, .pad_x = 0, .dilation_y = 1, .dilation_x = 1, .groups = 1},
+        {.batch = 2,
+         .height = 7,
+         .width = 6,
+         .channels = 64,
+         .out_channels = 64,
+         .kernel_y = 3,
+         .kernel_x = 3,
+         .stride_y = 1,
+         .stride_x = 1,
+         .pad_y = 1,
+         .pad_x = 1,
+         .dilation_y = 1,
+         .dilation_x = 1,
+         .groups = 1},
+        {.batch = 2,
+         .height = 9,
+         .width = 22,
+         .channels = 3,
+         .out_channels = 37,
+         .kernel_y = 3,
+         .kernel_x = 2,
+         .stride_y = 2,
+         .stride_x = 1,
+         .pad_y = 1,
+         .pad_x = 0,
+         .dilation_y = 1,
+         .dilation_x = 2,
+         .groups = 1},
+        {.batch = 1,
+         .height = 6,
+         .width = 5,
+         .channels = 130,
+         .out_channels = 98,
+         .kernel_y = 3,
+         .kernel_x = 3,
+         .stride_y = 1,
+         .stride_x = 2,
+         .pad_y = 1,
+         .pad_x = 2,
+         .dilation_y = 1,
+         .dilation_x = 1,
+         .groups = 2},
+        {.batch = 300,
+         .height = 1,
+         .width = 1,
+         .channels = 90,
+         .out_channels = 16,
+         .kernel_y = 1,
+         .kernel_x = 1,
+         .stride_y = 1,
+         .stride_x = 1,
+         .pad_y = 0,
+         .pad_x = 0,
+         .dilation_y = 1,
+         .dilation_x = 1,
+         .groups = 1},
     };
     int wrong = 0;
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
