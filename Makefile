@@ -11,7 +11,7 @@ STUDIES ?=
 SEEDS ?= 0
 RESULTS ?= runs/reproduced.csv
 STUDY_RESULTS ?= runs/studied.csv
-BENCHMARKS ?= neuron fc conv memory compile parallel_reset psn events
+BENCHMARKS ?= neuron fc conv memory compile parallel_reset psn events products
 BENCH_FLAGS ?=
 TYPED := --jaxtyping-packages=rheobase,beartype.beartype
 NONE_IS_FINE = $(if $(ARGS),|| test $$? -eq 5)
@@ -19,12 +19,14 @@ NONE_IS_FINE = $(if $(ARGS),|| test $$? -eq 5)
 PIP = $(BIN)/python -m pip --disable-pip-version-check install $(PIP_FLAGS)
 INSTALLED := $(VENV)/.installed
 GROUP := $(VENV)/.group-
+KERNELS := $(VENV)/.kernels
+KERNELS_FROM := $(addprefix packages/kernels-cpu/,pyproject.toml CMakeLists.txt csrc/*.[ch] src/rheobase_kernels/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SECONDARY:
-.PHONY: help demo test test-typed test-compile test-triton check docs bench reproduce clean
+.PHONY: help demo test test-typed test-compile test-triton kernels check docs bench reproduce clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,7 +43,7 @@ demo: $(INSTALLED) ## Train a spiking ResNet on handwritten digits and write its
 
 test: test-typed test-compile test-triton ## Run all tests: eagerly with types checked, torch.compile, Triton interpreted
 
-test-typed: $(GROUP)test
+test-typed: $(GROUP)test $(KERNELS)
 	$(BIN)/python -m pytest -m "not compile and not triton" $(TYPED) $(ARGS) $(NONE_IS_FINE)
 
 test-compile: $(GROUP)test
@@ -49,6 +51,8 @@ test-compile: $(GROUP)test
 
 test-triton: $(GROUP)triton
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m triton $(TYPED) $(ARGS) $(NONE_IS_FINE)
+
+kernels: $(KERNELS) ## Build the optional CPU kernels that read spikes, where there is a C compiler
 
 check: $(GROUP)check ## Check format, lint, types and import arrows, and build the docs
 	$(BIN)/ruff format --check .
@@ -61,7 +65,7 @@ docs: $(GROUP)docs ## Build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 	@echo 'docs: open docs/_build/html/index.html'
 
-bench: $(INSTALLED) ## Measure against other libraries on this machine, which must be idle: half an hour
+bench: $(INSTALLED) $(KERNELS) ## Measure against other libraries on this machine, which must be idle: half an hour
 	@status=0; for name in $(BENCHMARKS); do \
 		$(BIN)/python -m benchmarks $$name $(BENCH_FLAGS) || status=$$?; \
 	done; exit $$status
@@ -75,8 +79,8 @@ reproduce: $(INSTALLED) ## Train the slow recipes and append what was measured t
 	done; done
 
 clean: ## Remove .venv, built docs and caches; runs stay
-	rm -rf .venv docs/_build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv docs/_build build packages/kernels-cpu/build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks docs packages -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/pyvenv.cfg:
 	@test -n '$(PYTHON)' || { echo 'make: found no Python 3.11 or newer; install one, or name it: make PYTHON=/path/to/python3.11' >&2; exit 1; }
@@ -97,4 +101,12 @@ $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 
 $(GROUP)%: $(INSTALLED)
 	$(PIP) --quiet -c constraints.txt --group $*
+	@touch $@
+
+$(KERNELS): $(INSTALLED) $(wildcard $(KERNELS_FROM))
+	@if command -v $(CC) >/dev/null; then \
+		echo 'make: building packages/kernels-cpu'; $(PIP) --quiet ./packages/kernels-cpu; \
+	else \
+		echo 'make: no C compiler $(CC), so no CPU kernels: layers that read spikes stay dense'; \
+	fi
 	@touch $@

@@ -48,6 +48,11 @@ FIGURES = {
         "Median times of a training step, of its convolutions alone, and of all else in it; 32x32, batch 16.",
         ("training step", "products", "norm+neuron"),
     ),
+    "products": Figure(
+        "Products that read spikes",
+        "Median times of one convolution or linear layer at several densities of spikes.",
+        ("forward", "weight gradient", "input gradient"),
+    ),
     "memory": Figure(
         "Memory of a training step",
         "What is kept for backward, and how far one step raises the resident memory.",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import conv, events, fc, first_use, gpu, memory, neuron, parallel_reset, psn
+from benchmarks import conv, events, fc, first_use, gpu, memory, neuron, parallel_reset, products, psn
 from benchmarks.measure import Effort
 from benchmarks.rows import Facts, Row, Show
 
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "compile": Benchmark(first_use.run),
     "parallel_reset": Benchmark(parallel_reset.run, peers=False),
     "psn": Benchmark(psn.run, peers=False),
+    "products": Benchmark(products.run, peers=False, missing=products.missing),
     "events": Benchmark(events.run),
     "gpu": Benchmark(gpu.run, peers=False, missing=gpu.missing),
 }

@@ -57,6 +57,7 @@ def test_the_registry_has_all_benchmarks_and_every_one_is_drawn():
             "parallel_reset",
             "psn",
             "events",
+            "products",
             "gpu",
         }
     )
