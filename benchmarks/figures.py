@@ -1,11 +1,11 @@
 """What was measured, drawn from the committed tables when the documentation is built."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.rows import geometric_mean
+from rheobase.files import read_table
 
 OURS = "rheobase"
 COLOURS = ("#2f80c4", "#d96a00", "#7a7a7a", "#5b9f55", "#a05fb4", "#b8a000", "#c94f6d", "#3aa6a6")
@@ -88,12 +88,6 @@ FIGURES = {
 }
 
 
-def read(path: Path) -> Table:
-    """The rows of a table."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def groups(figure: Figure, table: Table) -> dict[str, dict[str, float]]:
     """Label of a group -> contestant -> value; cases that a table has one of are not named."""
     several = len({row["case"] for row in table}) > 1
@@ -172,7 +166,7 @@ def pages(results: Path, out: Path) -> str:
         path = results / f"bench_{name}.csv"
         if not path.exists():
             continue
-        table = read(path)
+        table = read_table(path)
         draw(figure, table, out / f"{name}.svg")
         newest = table[-1]
         where = f"{newest['machine']}, {newest['threads']} threads, torch {newest['torch']}, commit {newest['commit']}"

@@ -126,8 +126,9 @@ def fill_networks(app, docname, source):  # noqa: ARG001
     """Put in the pictures of blocks, the tables of what was measured, and its curves."""
     if not docname.startswith("networks/"):
         return
+    from rheobase.files import read_table
     from rheobase.report.diagram import diagram
-    from rheobase.report.results import accuracy_table, read_rows
+    from rheobase.report.results import accuracy_table
 
     def fill(found: re.Match[str]) -> str:
         kind, text = found[1], " ".join(found[2].split())
@@ -135,16 +136,17 @@ def fill_networks(app, docname, source):  # noqa: ARG001
             layers, _, shortcut = text.partition(";")
             return diagram([layer.strip() for layer in layers.split(">")], shortcut.strip())
         if kind == "measured":
-            return accuracy_table(read_rows(ROOT / "results" / "accuracy.csv"), text.split())
+            return accuracy_table(read_table(ROOT / "results" / "accuracy.csv"), text.split())
         return PLOTS[text](ROOT / "results")
 
     source[0] = PLACEHOLDER.sub(fill, source[0])
 
 
 def plot_degradation(results):
-    from rheobase.report.results import curves, plot, read_rows
+    from rheobase.files import read_table
+    from rheobase.report.results import curves, plot
 
-    rows = [row for row in read_rows(results / "accuracy.csv") if re.fullmatch(r"depth-[a-z]+-\d+", row["recipe"])]
+    rows = [row for row in read_table(results / "accuracy.csv") if re.fullmatch(r"depth-[a-z]+-\d+", row["recipe"])]
     points = [
         {"block": kind, "layers": layers, "value": 100 * float(row["value"])}
         for row in rows
@@ -153,22 +155,24 @@ def plot_degradation(results):
     return inline(plot(curves(points, "block", "layers"), "layers", "test accuracy (%)", log_x=True))
 
 
-def plot_gradients(results):
-    from rheobase.report.results import curves, plot, read_rows
+def rows_of(study, results):
+    from rheobase.files import read_table
 
-    rows = [
-        row
-        for row in read_rows(results / "studies.csv")
-        if row["study"] == "depth-gradients" and row["metric"] == "gradient ratio"
-    ]
+    return [row for row in read_table(results / "studies.csv") if row["study"] == study]
+
+
+def plot_gradients(results):
+    from rheobase.report.results import curves, plot
+
+    rows = [row for row in rows_of("depth-gradients", results) if row["metric"] == "gradient ratio"]
     lines = curves(rows, "subject", "size")
     return inline(plot(lines, "blocks", "gradient below / above", log_x=True, log_y=True))
 
 
 def plot_densities(results):
-    from rheobase.report.results import curves, plot, read_rows
+    from rheobase.report.results import curves, plot
 
-    rows = [row for row in read_rows(results / "studies.csv") if row["study"] == "h2learn-densities"]
+    rows = rows_of("h2learn-densities", results)
     shown = ("spike rate", "window open", "du not zero", "do not zero", "enters the transposed product")
     lines = ["| a | " + " | ".join(shown) + " |", "|---" * (1 + len(shown)) + "|"]
     for subject in sorted({row["subject"] for row in rows}):

@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
-from benchmarks.figures import FIGURES, groups, pages, read, summary
+from benchmarks.figures import FIGURES, groups, pages, summary
 from benchmarks.rows import Row, write_csv
+
+from rheobase.files import read_table
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -36,14 +38,14 @@ def table(facts, tmp_path):
 
 
 def test_bars_are_grouped_by_size_and_untimed_ones_left_out(table):
-    assert groups(FIGURES["neuron"], read(table / "bench_neuron.csv")) == {
+    assert groups(FIGURES["neuron"], read_table(table / "bench_neuron.csv")) == {
         "T=4, $2^{6}$": {"rheobase": 1.0, "peer": 2.0},
         "T=4, 100": {"rheobase": 2.0, "peer": 16.0},
     }
 
 
 def test_the_summary_has_mean_and_range_of_the_peers(table):
-    assert summary(read(table / "bench_neuron.csv")).splitlines() == [
+    assert summary(read_table(table / "bench_neuron.csv")).splitlines() == [
         "| | forward+backward | forward |",
         "|---|---|---|",
         "| peer 1.0 | 4 (2 - 8) |  |",

@@ -1,6 +1,7 @@
 import pytest
 
-from rheobase.report.results import accuracy_table, curves, plot, read_rows
+from rheobase.files import read_table
+from rheobase.report.results import accuracy_table, curves, plot
 
 HEADER = "recipe,model,T,epochs,parameters,seed,metric,value,published,tag\n"
 ROWS = (
@@ -17,7 +18,7 @@ ROWS = (
 @pytest.fixture
 def rows(tmp_path):
     (tmp_path / "rows.csv").write_text(HEADER + ROWS)
-    return read_rows(tmp_path / "rows.csv")
+    return read_table(tmp_path / "rows.csv")
 
 
 def test_a_line_for_each_recipe_with_mean_and_range(rows):

@@ -86,7 +86,7 @@ def cifar10_half_hour() -> Classification:
 
 @register
 def cifar10_hours() -> Classification:
-    """The network of cifar10-half-hour three times as long, with wider crops: an hour and a half of two idle cores.
+    """The network of cifar10-half-hour for three times the epochs, with wider crops.
 
     Neuron and norm: arXiv:2112.08954; see cifar10-half-hour. Not measured yet. Command: `rheobase train cifar10-hours`
     """

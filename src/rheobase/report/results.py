@@ -1,22 +1,14 @@
 """Committed results: rows of a CSV file to tables and curves."""
 
-import csv
 import io
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
 
 Row = dict[str, str]
 _COLOURS = ("#2f80c4", "#d96a00", "#7a7a7a", "#5b9f55", "#a05fb4", "#b8a000")
 _MARKERS = "osD^vP"
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a CSV file, by column."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def accuracy_table(rows: Iterable[Row], recipes: Sequence[str]) -> str:
