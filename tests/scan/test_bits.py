@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from rheobase.scan import bits
+from rheobase.scan import bit_layout, bits
 from rheobase.scan.bits import dense_stride, pack, unpack
 
 FORMATS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -59,7 +59,7 @@ def test_every_engine_packs_the_same_bits(shape):
         if not x.numel():
             continue
         dense, packed = x.clone(), pack(x)
-        rows, inner = bits._rows(dense.shape, dense.stride())
+        rows, inner = bit_layout.rows(dense.shape, dense.stride())
         flat = dense.as_strided((rows, inner), (inner, 1))
         assert torch.equal(bits._pack_torch(flat)[0], packed)
         out = torch.full_like(flat, 7.0)

@@ -1,21 +1,27 @@
 r"""Layers that read spikes and keep them for backward as bits: one thirty-second of fp32.
 
 The weight gradient of a convolution or linear layer is all that needs its input. A layer with `binary_input=True` packs
-the input while it checks that it holds 0 and 1 alone, and in backward unpacks it into the same place in memory; the
-products are those of torch's own layers, so gradients are equal bit for bit.
+the input while it checks that it holds 0 and 1 alone, or is handed bits by the neuron before it (`rheobase.nn.fuse`).
+Products are computed from the bits where that pays (`rheobase.nn.products`); else they are those of torch's own layers
+on the input unpacked into the same place in memory, and gradients are equal bit for bit.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rheobase.nn.products import How, Product, Settings, find
 from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
-from rheobase.scan.bits import dense_stride, pack, unpack
+from rheobase.scan.bits import dense_stride, pack, try_pack, unpack
+from rheobase.scan.op import is_direct
+from rheobase.scan.spikes import Spikes, ones
 
 _on = True  # a plain global: torch.compile guards on it
 
@@ -24,7 +30,8 @@ _on = True  # a plain global: torch.compile guards on it
 def packing(on: bool) -> Iterator[None]:
     """Inside, layers with `binary_input=True` keep their input as bits (True, the default) or as it is (False).
 
-    A setting of the process, to compare, and to take second derivatives. Gradients are equal bit for bit.
+    A setting of the process, to compare, and to take second derivatives. Gradients are equal bit for bit, or up to
+    rounding where products are computed from bits.
     """
     global _on
     before, _on = _on, on
@@ -39,23 +46,45 @@ def packing_is_on() -> bool:
     return _on
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How a layer reads its spikes.
+
+    Attributes:
+        like: size, stride and format of the spikes as numbers.
+        hollow: they are there as bits alone; see `rheobase.scan.spikes.Spikes`.
+        product: by which they may be read as bits, if there is one.
+        density: of the spikes, where there is a product.
+    """
+
+    like: tuple[torch.Size, tuple[int, ...], torch.dtype]
+    hollow: bool = False
+    product: Product | None = None
+    density: float = 0.0
+
+    def dense(self, x: Tensor, bits: Tensor) -> Tensor:
+        """The spikes as numbers."""
+        return unpack(bits, *self.like) if self.hollow else x
+
+    def chosen(self, kind: Literal["forward", "weight_gradient"]) -> How:
+        return "dense" if self.product is None else self.product.choose(kind, self.density)
+
+
 class _Convolve(torch.autograd.Function):
     """A convolution that keeps its input as the bits it is given."""
 
     @staticmethod
     def forward(
-        x: Tensor,
-        bits: Tensor,  # noqa: ARG004
-        weight: Tensor,
-        bias: Tensor | None,
-        settings: tuple[list[int], list[int], list[int], int],
+        x: Tensor, bits: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings, reading: _Reading
     ) -> Tensor:
-        return _convolution(x, weight, bias, settings)
+        how = reading.chosen("forward")
+        if reading.product is None or how == "dense":
+            return _convolution(reading.dense(x, bits), weight, bias, settings)
+        return reading.product.forward(how, bits, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, bits, weight, bias, ctx.settings = inputs
-        ctx.like = (x.shape, dense_stride(x), x.dtype)
+        _, bits, weight, bias, ctx.settings, ctx.reading = inputs
         ctx.bias_sizes = None if bias is None else [bias.shape[0]]
         ctx.save_for_backward(bits, weight)
 
@@ -63,47 +92,78 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         _refuse_second_derivative()
         bits, weight = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.settings
-        to_x, _, to_weight, to_bias, _ = ctx.needs_input_grad
-        # All of x, also where the weight's gradient is not asked for: nothing may read memory that was never written.
-        x = unpack(bits, *ctx.like)
-        found = torch.ops.aten.convolution_backward(
-            *(grad, x, weight, ctx.bias_sizes, stride, padding, dilation, False, [0] * len(stride), groups),
-            [to_x, to_weight, to_bias],
-        )
-        return found[0], None, found[1], found[2], None
+        s, reading = ctx.settings, ctx.reading
+        to_x, _, to_weight, to_bias = ctx.needs_input_grad[:4]
+        how = reading.chosen("weight_gradient") if to_weight else "dense"
+        if reading.product is None or how == "dense":
+            # All of x, also where the weight's gradient is not asked for: nothing may read what was never written.
+            x = unpack(bits, *reading.like)
+            found = _convolution_backward(grad, x, weight, ctx.bias_sizes, s, [to_x, to_weight, to_bias])
+            return found[0], None, found[1], found[2], None, None
+        w = reading.product.weight_gradient(how, bits, grad, weight)
+        x = _unwritten(*reading.like)  # the gradients of input and bias do not read it
+        found = _convolution_backward(grad, x, weight, ctx.bias_sizes, s, [to_x, False, to_bias])
+        return found[0], None, w, found[2], None, None
 
 
 class _Multiply(torch.autograd.Function):
     """A linear layer that keeps its input as the bits it is given."""
 
     @staticmethod
-    def forward(x: Tensor, bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ARG004
-        return functional.linear(x, weight, bias)
+    def forward(x: Tensor, bits: Tensor, weight: Tensor, bias: Tensor | None, reading: _Reading) -> Tensor:
+        how = reading.chosen("forward")
+        if reading.product is None or how == "dense":
+            return functional.linear(reading.dense(x, bits), weight, bias)
+        return reading.product.forward(how, bits, _of_pixel(weight), bias).view(*reading.like[0][:-1], -1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, bits, weight, _ = inputs
-        ctx.like = (x.shape, dense_stride(x), x.dtype)
+        _, bits, weight, _, ctx.reading = inputs
         ctx.save_for_backward(bits, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         _refuse_second_derivative()
         bits, weight = ctx.saved_tensors
-        to_x, _, to_weight, to_bias = ctx.needs_input_grad
+        reading = ctx.reading
+        to_x, _, to_weight, to_bias = ctx.needs_input_grad[:4]
         rows = grad.reshape(-1, grad.shape[-1])
-        x = (rows @ weight).view(ctx.like[0]) if to_x else None
-        w = rows.t() @ unpack(bits, *ctx.like).reshape(-1, weight.shape[1]) if to_weight else None
-        return x, None, w, rows.sum(0) if to_bias else None
+        x = (rows @ weight).view(reading.like[0]) if to_x else None
+        w = None
+        if to_weight:
+            how = reading.chosen("weight_gradient")
+            if reading.product is None or how == "dense":
+                w = rows.t() @ unpack(bits, *reading.like).reshape(-1, weight.shape[1])
+            else:
+                w = reading.product.weight_gradient(how, bits, rows[..., None, None], _of_pixel(weight))[..., 0, 0]
+        return x, None, w, rows.sum(0) if to_bias else None, None
 
 
-def _convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, settings: tuple[list[int], list[int], list[int], int]
-) -> Tensor:
-    stride, padding, dilation, groups = settings
-    y: Tensor = torch.ops.aten.convolution(x, weight, bias, stride, padding, dilation, False, [0] * len(stride), groups)
+def _unwritten(size: torch.Size, stride: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.empty_strided(size, stride, dtype=dtype)
+
+
+def _of_pixel(weight: Tensor) -> Tensor:
+    """Weights of a linear layer as those of a convolution of one pixel."""
+    return weight[..., None, None]
+
+
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, s: Settings) -> Tensor:
+    none = [0] * len(s.stride)
+    y: Tensor = torch.ops.aten.convolution(
+        *(x, weight, bias, s.stride, s.padding, s.dilation, False, none, s.groups),
+    )
     return y
+
+
+def _convolution_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias_sizes: list[int] | None, s: Settings, wanted: list[bool]
+) -> tuple[Tensor | None, ...]:
+    none = [0] * len(s.stride)
+    found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
+        *(grad, x, weight, bias_sizes, s.stride, s.padding, s.dilation, False, none, s.groups), wanted
+    )
+    return found
 
 
 def _refuse_second_derivative() -> None:
@@ -114,60 +174,128 @@ def _refuse_second_derivative() -> None:
         )
 
 
-def _in_autocast(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
+def _cast(device: torch.device, *tensors: Tensor | None) -> Any:
     """The tensors as torch's own layers would see them: in autocast's format where it is on."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind):
-        return [x, *others]
-    dtype = torch.get_autocast_dtype(kind)
-    return [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (x, *others)]
+    if not torch.is_autocast_enabled(device.type):
+        return tensors
+    dtype = torch.get_autocast_dtype(device.type)
+    return [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors]
 
 
-class _ReadsSpikes(nn.Module):
+def _format(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The format in which torch's own layers multiply values of a format."""
+    cast = torch.is_autocast_enabled(device.type) and dtype != torch.float64
+    return torch.get_autocast_dtype(device.type) if cast else dtype
+
+
+class ReadsSpikes(nn.Module):
     """What the layers share: the declaration, and when it makes them keep bits."""
+
+    weight: Tensor
 
     def __init__(self, *arguments: Any, binary_input: bool = False, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.binary_input = binary_input
 
-    def _keeps_bits(self, weight: Tensor) -> bool:
+    def _keeps_bits(self) -> bool:
         return (
             self.binary_input
             and _on
             and self.training
             and torch.is_grad_enabled()
-            and weight.requires_grad
+            and self.weight.requires_grad
             and not torch.compiler.is_exporting()  # an exported program is plain torch
         )
+
+    def _may_read_bits(self) -> bool:
+        """Whether nothing is lost if the input is read as bits though nobody asked to keep it so."""
+        return self.binary_input and _on and not torch.is_grad_enabled()
+
+    def product(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Product | None:
+        """The product by which spikes of this size, stride and format may be read as bits."""
+        raise NotImplementedError
+
+    def takes_bits(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> bool:
+        """Whether spikes of this size, stride and format may come as `Spikes`, as bits alone."""
+        return self.binary_input and _on and self.product(size, stride, dtype) is not None
+
+    def _read(self, x: Tensor | Spikes) -> tuple[Tensor, Tensor, _Reading] | None:
+        """The spikes (or their carrier), their bits and how to read them; None: read them as torch does."""
+        if isinstance(x, Spikes):
+            product = self.product(x.shape, x.stride, x.dtype)
+            like = (x.shape, x.stride, _format(x.dtype, self.weight.device))
+            return x.carrier, x.bits, _Reading(like, True, product, x.density)
+        keeps = self._keeps_bits()
+        product = self.product(x.shape, x.stride(), x.dtype) if (keeps or self._may_read_bits()) else None
+        if not keeps and product is None:
+            return None
+        bits = pack(x.detach()) if keeps else try_pack(x)
+        if bits is None:
+            return None
+        density = ones(bits) / x.numel() if product else 0.0
+        like = (x.shape, dense_stride(x), _format(x.dtype, x.device))
+        return x, bits, _Reading(like, False, product, density)
 
     def extra_repr(self) -> str:
         """The layer's settings."""
         return f"{super().extra_repr()}, binary_input={self.binary_input}"
 
 
-class _Convolution(_ReadsSpikes):
+class _Convolution(ReadsSpikes):
     """The forward pass of the three convolutions, which are torch's besides."""
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not self._keeps_bits(weight):
-            return cast(Tensor, cast(Any, super())._conv_forward(input, weight, bias))
+    def _padding(self) -> tuple[list[int], list[int]]:
+        """Zeros before and after each axis."""
+        around = list(cast(nn.Conv2d, self)._reversed_padding_repeated_twice)  # of each axis, the last axis first
+        return around[0::2][::-1], around[1::2][::-1]
+
+    def _settings(self, padding: Sequence[int]) -> Settings:
         layer = cast(nn.Conv2d, self)
-        x = input if input.dim() == weight.dim() else input.unsqueeze(0)
-        around = list(layer._reversed_padding_repeated_twice)  # low and high of each axis, the last axis first
-        low, high = around[0::2], around[1::2]
+        return Settings(tuple(layer.stride), tuple(padding), tuple(layer.dilation), layer.groups)
+
+    def product(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Product | None:
+        """See `ReadsSpikes`; of an input that is padded already, where the padding is not one of equal zeros."""
+        low, high = self._padding()
+        plain = cast(nn.Conv2d, self).padding_mode == "zeros" and low == high
+        settings = self._settings(low if plain else [0] * len(low))
+        return find(size, stride, _format(dtype, self.weight.device), self.weight, settings)
+
+    def takes_bits(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> bool:
+        """See `ReadsSpikes`."""
+        low, high = self._padding()
+        plain = cast(nn.Conv2d, self).padding_mode == "zeros" and low == high
+        return plain and super().takes_bits(size, stride, dtype)
+
+    def _conv_forward(self, input: Tensor | Spikes, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x, padding = input, self._padding()[0]
+        single = isinstance(x, Tensor) and x.dim() < weight.dim()
+        if isinstance(x, Tensor) and (self._keeps_bits() or self._may_read_bits()):
+            x = x.unsqueeze(0) if single else x
+            x, padding = self._padded(x)
+        read = self._read(x)
+        if read is None:
+            assert isinstance(input, Tensor)
+            return cast(Tensor, cast(Any, super())._conv_forward(input, weight, bias))
+        x, bits, reading = read
+        x, weight, bias = _cast(weight.device, x, weight, bias)
+        y = cast(Tensor, _Convolve.apply(x, bits, weight, bias, self._settings(padding), reading))
+        return y.squeeze(0) if single else y
+
+    def _padded(self, x: Tensor) -> tuple[Tensor, list[int]]:
+        """x with all padding that torch's convolutions cannot add themselves, and what is left to them."""
+        layer = cast(nn.Conv2d, self)
+        low, high = self._padding()
         if layer.padding_mode != "zeros":
-            x, low = functional.pad(x, around, mode=layer.padding_mode), [0] * len(low)
-        elif low != high:  # padding="same" and an even kernel: one more zero at the end
-            x = functional.pad(x, [p for a, b in zip(low, high, strict=True) for p in (0, b - a)])
-        bits = pack(x.detach())
-        x, weight, bias = cast(Any, _in_autocast(x, weight, bias))
-        settings = (list(layer.stride), low[::-1], list(layer.dilation), layer.groups)
-        y = cast(Tensor, _Convolve.apply(x, bits, weight, bias, settings))
-        return y if input.dim() == weight.dim() else y.squeeze(0)
+            around = list(layer._reversed_padding_repeated_twice)
+            return functional.pad(x, around, mode=layer.padding_mode), [0] * len(low)
+        if low != high:  # padding="same" and an even kernel: one more zero at the end
+            more = zip(low[::-1], high[::-1], strict=True)
+            return functional.pad(x, [p for a, b in more for p in (0, b - a)]), low
+        return x, low
 
 
 class Conv1d(_Convolution, nn.Conv1d):
-    """`nn.Conv1d` that may read spikes; see `Conv2d`."""
+    """`nn.Conv1d` that may read spikes; see `Conv2d`. On the CPU its product is dense."""
 
 
 class Conv2d(_Convolution, nn.Conv2d):
@@ -176,8 +304,11 @@ class Conv2d(_Convolution, nn.Conv2d):
     Args:
         arguments, options: those of nn.Conv2d.
         binary_input: declares that the input holds 0 and 1 alone. In training, where the weight learns, the input is
-            then checked and kept for backward as bits; gradients are those of nn.Conv2d bit for bit. Exception: a layer
-            that is called several times in one autocast region adds its weight's gradients in fp32, torch in bf16.
+            then checked and kept for backward as bits. On the CPU, for maps whose channels lie side by side (as
+            `PerStep` gives them), the product and the gradient of the weight are computed from the bits where that is
+            faster at the density of the spikes (see `rheobase.nn.products`), and then equal those of nn.Conv2d up to
+            rounding; elsewhere bit for bit. Exception: a layer that is called several times in one autocast region adds
+            its weight's gradients in fp32, torch in bf16.
 
     Raises:
         ValueError: in training, the input holds another value.
@@ -186,22 +317,41 @@ class Conv2d(_Convolution, nn.Conv2d):
 
 
 class Conv3d(_Convolution, nn.Conv3d):
-    """`nn.Conv3d` that may read spikes; see `Conv2d`."""
+    """`nn.Conv3d` that may read spikes; see `Conv2d`. On the CPU its product is dense."""
 
 
-class Linear(_ReadsSpikes, nn.Linear):
+class Linear(ReadsSpikes, nn.Linear):
     """`nn.Linear` that may read spikes; see `Conv2d`."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def product(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Product | None:
+        """See `ReadsSpikes`."""
+        features = size[-1]
+        if not size or features != self.in_features or not _is_contiguous(size, stride):
+            return None
+        rows = math.prod(size[:-1])
+        format = _format(dtype, self.weight.device)
+        return find((rows, features, 1, 1), (features, 1, 1, 1), format, _of_pixel(self.weight), Settings())
+
+    def forward(self, input: Tensor | Spikes) -> Tensor:
         """Apply the layer to `[..., in_features]`."""
-        if not self._keeps_bits(self.weight):
-            return super().forward(input)
-        bits = pack(input.detach())
-        x, weight, bias = _in_autocast(input, self.weight, self.bias)
-        return cast(Tensor, _Multiply.apply(x, bits, weight, bias))
+        read = self._read(input)
+        if read is None:
+            return super().forward(cast(Tensor, input))
+        x, bits, reading = read
+        x, weight, bias = _cast(self.weight.device, x, self.weight, self.bias)
+        return cast(Tensor, _Multiply.apply(x, bits, weight, bias, reading))
 
 
-_READERS: dict[type[nn.Module], type[_ReadsSpikes]] = {
+def _is_contiguous(size: Sequence[int], stride: Sequence[int]) -> bool:
+    step = 1
+    for n, s in zip(reversed(size), reversed(stride), strict=True):
+        if n != 1 and s != step:
+            return False
+        step *= n
+    return True
+
+
+_READERS: dict[type[nn.Module], type[ReadsSpikes]] = {
     nn.Conv1d: Conv1d,
     nn.Conv2d: Conv2d,
     nn.Conv3d: Conv3d,

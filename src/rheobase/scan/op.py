@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from rheobase.scan import reference, run_cpu, run_triton
+from rheobase.scan.bit_layout import rows
 from rheobase.scan.engine import resolve
 from rheobase.scan.ir import parse
 from rheobase.scan.language import UnsupportedOperationError, fall_back
 from rheobase.scan.number import number
-from rheobase.scan.rewrite import normed_text
+from rheobase.scan.rewrite import normed_text, packed_text
+from rheobase.scan.spikes import Spikes, carrier
 from rheobase.scan.trace import State, Step, trace
 
 if TYPE_CHECKING:
@@ -66,8 +68,14 @@ def _all(x: Tensor) -> Tensor:
 
 
 def _scan_fake(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:  # noqa: ARG001
+    program = parse(step)
     last = [_one(x[0], _membrane(x[0].dtype)) for _ in state]
-    return [*(_all(x[0]) for _ in parse(step).outputs), *last]
+    outputs = [_all(x[0]) for _ in program.outputs]
+    for k, bits in enumerate(program.packed):
+        if bits:
+            count, inner = rows(outputs[k].shape, outputs[k].stride())
+            outputs[k] = x[0].new_empty((count, inner // 64), dtype=torch.int64)
+    return [*outputs, *last]
 
 
 def _scan_backward_fake(
@@ -98,19 +106,37 @@ class _Scan(torch.autograd.Function):
     """Autograd of the operator, on flat tensors: `torch.library.register_autograd` takes 60 us a call for lists."""
 
     @staticmethod
-    def forward(ctx: Any, step: str, engine: str, sizes: tuple[int, int], *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.step, ctx.engine, ctx.sizes = step, engine, sizes
+    def forward(
+        ctx: Any, step: str, engine: str, sizes: tuple[int, int], packed: bool, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.step, ctx.engine, ctx.sizes, ctx.packed = step, engine, sizes, packed
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         x, state, params = grouped(tensors, sizes)
-        return tuple(run_forward(step, x, state, params, engine))
+        if not packed:
+            return tuple(run_forward(step, x, state, params, engine))
+        found = run_packed(step, x, state, params)
+        ctx.mark_non_differentiable(found[1])
+        return tuple(found)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        wanted = [bool(want) for want in ctx.needs_input_grad[3:]]
+        wanted = [bool(want) for want in ctx.needs_input_grad[4:]]
         x, state, params = grouped(ctx.saved_tensors, ctx.sizes)
-        found = iter(run_backward(ctx.step, x, state, params, list(grads), wanted, ctx.engine))
-        return (None, None, None, *(next(found) if want else None for want in wanted))
+        to_outputs = of_outputs(grads, ctx.packed)
+        found = iter(run_backward(ctx.step, x, state, params, to_outputs, wanted, ctx.engine))
+        return (None, None, None, None, *(next(found) if want else None for want in wanted))
+
+
+def run_packed(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor]) -> list[Tensor]:
+    """The step on the CPU engine with its one output as bits: their carrier (see `Spikes`), the bits, final states."""
+    bits, *last = _scan(packed_text(step), x, state, params, "cpu")
+    return [carrier(x[0].shape, x[0].dtype), bits, *last]
+
+
+def of_outputs(grads: Sequence[Tensor | None], packed: bool) -> list[Tensor | None]:
+    """Gradients of outputs and final states, without that of bits, which has none."""
+    return [grads[0], *grads[2:]] if packed else list(grads)
 
 
 def grouped(tensors: Sequence[Tensor], sizes: tuple[int, int]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -119,9 +145,13 @@ def grouped(tensors: Sequence[Tensor], sizes: tuple[int, int]) -> tuple[list[Ten
     return list(tensors[:a]), list(tensors[a:b]), list(tensors[b:])
 
 
-def _scan_autograd(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
+def _scan_autograd(
+    step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str, packed: bool = False
+) -> list[Tensor]:
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*x, *state, *params)):
-        return list(_Scan.apply(step, engine, (len(x), len(state)), *x, *state, *params))
+        return list(_Scan.apply(step, engine, (len(x), len(state)), packed, *x, *state, *params))
+    if packed:
+        return run_packed(step, x, state, params)
     return run_forward(step, x, state, params, engine)
 
 
@@ -143,12 +173,13 @@ def run_backward(
     engine: str,
 ) -> list[Tensor]:
     """`rheobase::scan_backward`, past the dispatcher where nobody is watching it."""
-    direct = _is_direct(x[0]) and not torch.is_grad_enabled()
+    direct = is_direct(x[0]) and not torch.is_grad_enabled()
     run = _scan_backward if direct else _op_backward
     return run(step, x, state, params, grads, wanted, engine)  # type: ignore[no-any-return]
 
 
-def _is_direct(x: Tensor) -> bool:
+def is_direct(x: Tensor) -> bool:
+    """Whether operators on x may be called past the dispatcher: nobody compiles, traces or watches."""
     return not torch.compiler.is_compiling() and _is_plain(x)
 
 
@@ -235,7 +266,7 @@ class Scan:
         if engine == "reference":
             outputs, last = reference.run(self.step, inputs, state, values, self.constants)
             return (outputs[0] if len(outputs) == 1 else outputs), last
-        run = _scan_autograd if _is_direct(inputs[0]) else _op
+        run = _scan_autograd if is_direct(inputs[0]) else _op
         found = run(self._texts[membrane], inputs, list(state), [values[name] for name in self.params], engine)
         return _parted(found, len(state))
 
@@ -252,6 +283,37 @@ class Scan:
         text = normed_text(self._texts[membrane], norm.plus is not None)
         found = norm.run(text, others, state, [values[name] for name in self.params], engine)
         return _parted(found, len(state))
+
+    def can_pack(self, x: Tensor) -> bool:
+        """Whether `spikes` takes the sequence x (of a `Normed`: its x)."""
+        return (
+            self.fused
+            and is_direct(x)
+            and resolve(x.device) == "cpu"
+            and parse(self.text(x.dtype)).binary == (True,)
+            and run_cpu.words(x) is not None
+        )
+
+    def spikes(
+        self,
+        x: "Tensor | Normed",
+        others: Sequence[Tensor] = (),
+        state: State | None = None,
+        **params: Tensor | float,
+    ) -> tuple[Spikes, State]:
+        """As calling it with `[x, *others]`, or `normed`, but the spikes are written as bits and nowhere as numbers.
+
+        x is one that `can_pack`.
+        """
+        first = x if isinstance(x, Tensor) else x.x
+        inputs = [first, *others]
+        values, state = self.prepare(inputs, state, params)
+        text, bound = self._texts[_membrane(first.dtype)], [values[name] for name in self.params]
+        if isinstance(x, Tensor):
+            found = _scan_autograd(text, inputs, list(state), bound, "cpu", packed=True)
+        else:
+            found = x.run(normed_text(text, x.plus is not None), others, state, bound, "cpu", packed=True)
+        return Spikes(found[0], found[1], run_cpu.stride(first)), tuple(found[2:])
 
     def prepare(
         self, inputs: Sequence[Tensor], state: State | None, params: Mapping[str, Tensor | float]
@@ -324,7 +386,7 @@ def _constants(x: Tensor) -> Callable[..., Tensor]:
 
     Fused engines take it from the host by value. Else it is filled on the device: a copy would wait for all work there.
     """
-    if _is_direct(x) and (x.device.type == "cpu" or resolve(x.device) == "triton"):
+    if is_direct(x) and (x.device.type == "cpu" or resolve(x.device) == "triton"):
         return number
     return partial(torch.full, (), device=x.device)
 

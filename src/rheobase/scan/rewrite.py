@@ -1,4 +1,4 @@
-r"""A program made of another: a step whose first input is normalised, $f(ax + b\,[+ r], v; \theta)$.
+r"""A program made of another: a step whose first input is normalised, $f(ax + b\,[+ r], v; \theta)$; one that packs.
 
 The scale a and shift b of each channel are parameters like any other and r is one more input, so that one kernel
 normalises and runs the neuron, and every engine has it without code of its own.
@@ -47,6 +47,19 @@ def normed_text(text: str, plus: bool) -> str:
         nodes=(*first, *nodes, *last),
     )
     return str(made)
+
+
+@lru_cache(maxsize=1024)
+def packed_text(text: str) -> str:
+    """The step `text` that writes its spikes as bits.
+
+    Raises:
+        ValueError: an output is not binary.
+    """
+    program = parse(text)
+    if not all(program.binary):
+        raise ValueError(f"step {program.name!r} puts out values that are no spikes; only spikes are written as bits")
+    return str(replace(program, packed=program.binary))
 
 
 def _program(

@@ -6,6 +6,7 @@ for an example.
 
 from rheobase_kernels.choose import MEASURED, Costs, choose, estimate
 from rheobase_kernels.library import (
+    FORMATS,
     ISAS,
     Call,
     Forward,
@@ -22,6 +23,7 @@ from rheobase_kernels.library import (
 from rheobase_kernels.shape import Shape, chunks, convolution, laid_size, linear, tile
 
 __all__ = [
+    "FORMATS",
     "ISAS",
     "MEASURED",
     "Call",

@@ -1,0 +1,178 @@
+"""Products that read spikes as bits: by the kernels of `rheobase_kernels` where they pay, else by torch.
+
+A product is a 2-D convolution of a map whose channels lie side by side, or a linear layer, in fp32 or bf16, on the CPU.
+At every call the spikes are counted, and the way that should be the fastest at their density is taken: rows of weights
+added where bits are set, rows of tables of their sums, or the dense product. Results are equal up to rounding: sums of
+the kernels are in fp32, in an order that depends on the shapes alone.
+"""
+
+import ctypes
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rheobase.scan import pool
+from rheobase.scan.op import is_direct
+
+How = Literal["dense", "events", "table"]
+
+_WORTH_NS = 200_000
+"""Of the dense product, on one thread, from which on spikes are looked at."""
+_FORMATS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_CAST_NS = 0.1
+"""Of a value that is converted from or to bf16."""
+
+
+@lru_cache(maxsize=1)
+def kernels() -> ModuleType | None:
+    """The package `rheobase_kernels`; None where it cannot be had, which is said once."""
+    try:
+        import rheobase_kernels  # type: ignore[import-untyped, unused-ignore]
+
+        rheobase_kernels.load()
+    except (ImportError, OSError) as error:
+        warnings.warn(
+            f"layers that read spikes multiply densely on this CPU: {error}; "
+            f"install packages/kernels-cpu to let them read bits (in the repository: make kernels)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return rheobase_kernels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a convolution, as torch has them, (y, x). A linear layer is one of a single pixel, with these."""
+
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product whose spikes may be read as bits; made by `find`.
+
+    Attributes:
+        shape: as the kernels have it.
+        format: of the dense product that there is else.
+    """
+
+    shape: Any
+    format: torch.dtype
+
+    def choose(self, kind: Literal["forward", "weight_gradient"], density: float) -> How:
+        """The way that should be the fastest for spikes of this density."""
+        rk: Any = kernels()
+        found = rk.estimate(kind, self.shape, density, _FORMATS[self.format])
+        if self.format != torch.float32:
+            casts = _CAST_NS * self.shape.positions * self.shape.out_channels
+            found = {how: ns + casts * (how != "dense") for how, ns in found.items()}
+        best: How = min(found, key=found.__getitem__)
+        return best
+
+    def forward(self, how: How, bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The output, a map `[N, C, H, W]` with channels side by side, of spikes as bits and weights `[C, c, y, x]`."""
+        rk: Any = kernels()
+        s, library = self.shape, rk.load()
+        laid = torch.empty(rk.laid_size(s))
+        form = rk.FORMATS[_FORMATS[weight.dtype]]
+        _share(library.call("lay", rk.Lay(s, weight.data_ptr(), _strides(weight), form, laid.data_ptr())))
+        out = _map(s.batch, s.out_channels, s.out_height, s.out_width)
+        bias = None if bias is None else bias.float().contiguous()
+        name = f"forward_{how}"
+        tile = rk.tile(name, s, torch.get_num_threads())
+        places = (bits.data_ptr(), laid.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr())
+        _share(library.call(name, rk.Forward(s, *places, tile)))
+        return out.to(self.format)
+
+    def weight_gradient(self, how: How, bits: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+        """The gradient of weights `[C, c, y, x]` from the output's, `[N, C, H, W]`."""
+        rk: Any = kernels()
+        s, library = self.shape, rk.load()
+        grad = grad.float().contiguous(memory_format=torch.channels_last)
+        chunks, out = rk.chunks(s), torch.empty_like(weight, dtype=torch.float32)
+        partial = torch.empty(chunks * rk.laid_size(s))
+        places = (bits.data_ptr(), grad.data_ptr(), chunks, partial.data_ptr(), out.data_ptr())
+        arguments = rk.WeightGradient(s, *places, _strides(out))
+        _share(library.call(f"weight_gradient_{how}", arguments))
+        _share(library.call("gather_weight", arguments))
+        return out.to(weight.dtype)
+
+
+def find(
+    size: Sequence[int],
+    stride: Sequence[int],
+    format: torch.dtype,
+    weight: Tensor,
+    settings: Settings,
+) -> Product | None:
+    """The product of spikes `[N, C, H, W]` and weights `[C', C / groups, y, x]`, if it may be worth reading bits.
+
+    Args:
+        size: of the spikes.
+        stride: of the spikes as numbers.
+        format: in which the product is carried out.
+        weight: in any format.
+        settings: of the convolution.
+    """
+    fits = weight.device.type == "cpu" and weight.dim() == len(size) == 4 and format in _FORMATS and is_direct(weight)
+    if not fits or not _channels_are_inner(size, stride):
+        return None
+    return _product(tuple(size), tuple(weight.shape), settings, format)
+
+
+@lru_cache(maxsize=4096)
+def _product(
+    size: tuple[int, ...], weight: tuple[int, ...], settings: Settings, format: torch.dtype
+) -> Product | None:
+    N, C, H, W = size
+    multiplications = N * H * W * weight[0] * weight[1] * weight[2] * weight[3]
+    if multiplications * 0.01 < _WORTH_NS:
+        return None
+    rk = kernels()
+    if rk is None:
+        return None
+    try:
+        shape = rk.convolution(
+            *(N, C, H, W, weight[0], weight[2:], settings.stride, settings.padding, settings.dilation, settings.groups)
+        )
+    except ValueError:
+        return None  # torch will say what is wrong
+    dense = rk.estimate("forward", shape, 0.0, _FORMATS[format])["dense"]
+    return Product(shape, format) if dense > _WORTH_NS else None
+
+
+def _channels_are_inner(size: Sequence[int], stride: Sequence[int]) -> bool:
+    step = 1
+    for axis in (1, 3, 2, 0):
+        if size[axis] != 1 and stride[axis] != step:
+            return False
+        step *= size[axis]
+    return True
+
+
+def _map(N: int, C: int, H: int, W: int) -> Tensor:
+    return torch.empty((N, C, H, W), memory_format=torch.channels_last)
+
+
+def _strides(weight: Tensor) -> Any:
+    return (ctypes.c_int64 * 4)(*weight.stride())
+
+
+def _share(call: Any) -> None:
+    """Run a kernel on torch's threads."""
+    threads = min(torch.get_num_threads(), max(1, call.items))
+    if threads == 1:
+        call.run()
+        return
+    job = call.job(threads)
+    pool.run(pool.kernel_at(job.function), job.function, job.address, threads)
