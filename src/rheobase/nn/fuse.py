@@ -106,7 +106,7 @@ class Sequential(nn.Sequential):
     """
 
     def waiting(self, x: Any, reader: nn.Module | None = None) -> Any:
-        """As calling it, but a norm at the end, or spikes as bits for the `reader` that comes next, are left waiting."""
+        """As calling it, but a norm at the end, or bits for the `reader` that comes next, are left waiting."""
         layers = list(self)
         for layer, following in zip(layers, [*layers[1:], reader], strict=True):
             x = run(layer, x, following)

@@ -20,7 +20,6 @@ from rheobase.nn.products import How, Product, Settings, find
 from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 from rheobase.scan.bits import dense_stride, pack, try_pack, unpack
-from rheobase.scan.op import is_direct
 from rheobase.scan.spikes import Spikes, ones
 
 _on = True  # a plain global: torch.compile guards on it

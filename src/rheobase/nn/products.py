@@ -131,9 +131,7 @@ def find(
 
 
 @lru_cache(maxsize=4096)
-def _product(
-    size: tuple[int, ...], weight: tuple[int, ...], settings: Settings, format: torch.dtype
-) -> Product | None:
+def _product(size: tuple[int, ...], weight: tuple[int, ...], settings: Settings, format: torch.dtype) -> Product | None:
     N, C, H, W = size
     multiplications = N * H * W * weight[0] * weight[1] * weight[2] * weight[3]
     if multiplications * 0.01 < _WORTH_NS:

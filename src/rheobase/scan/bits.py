@@ -54,7 +54,6 @@ def unpack(
 
 def _pack(x: Tensor) -> Tensor:
     _check(x)
-    dense = _dense(x)
     bits, fine = _packed(x)
     if not fine:
         raise _strange(x)

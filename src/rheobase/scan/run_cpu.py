@@ -417,16 +417,20 @@ def stride(x: Tensor) -> tuple[int, ...]:
 
 
 def words(x: Tensor) -> tuple[int, int] | None:
-    """(rows, words) of the bits of what the kernels put out for a sequence x; None if rows would need padding."""
-    count, inner = rows(x.shape, _lanes(x).whole)
-    return None if inner % 64 or not x.numel() else (count, inner // 64)
+    """(rows, words) of the bits of what the kernels put out for a sequence x.
+
+    None if a row would need padding, or a step ends within a word.
+    """
+    lanes = _lanes(x)
+    count, inner = rows(x.shape, lanes.whole)
+    return None if inner % 64 or lanes.count % 64 or not x.numel() else (count, inner // 64)
 
 
 def _bits(x: Tensor) -> Tensor:
     found = words(x)
     if found is None:
         raise ValueError(
-            f"spikes of shape {tuple(x.shape)} cannot be written as bits; 64 must divide the values of a row"
+            f"spikes of shape {tuple(x.shape)} cannot be written as bits; 64 must divide the values of a row and a step"
         )
     return torch.empty(found, dtype=torch.int64)
 
