@@ -287,7 +287,7 @@ class _Step:
     def layer(self, name: str, module: nn.Conv1d | nn.Conv2d | nn.Linear, x: Tensor, y: Tensor) -> None:
         """A layer read x and put out y."""
         nonzero = x.detach() != 0
-        holds: Values = "binary" if torch.equal(x, nonzero.to(x.dtype)) else values_of(x)
+        holds: Values = "binary" if torch.equal(nonzero, x == 1) else values_of(x)
         macs = y.numel() * module.weight[0].numel()
         if reason := self._refusal(module, x, holds):
             self.unmapped.append(Unmapped(name, reason, macs))
@@ -331,7 +331,7 @@ class _Step:
                 y[0, 0].numel() if y.dim() > 1 else 1,
                 len(y),
                 (y.detach() if binary else (y.detach() != 0).float()).mean().item(),
-                1.0 if windows is None else windows.float().mean().item(),
+                1.0 if windows is None else windows.count_nonzero().item() / windows.numel(),
                 _keeps_membrane(module),
             )
         )
