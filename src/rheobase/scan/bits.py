@@ -65,20 +65,29 @@ def _rows(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, int]:
     return count, inner
 
 
+def is_binary(x: Tensor) -> bool:
+    """Whether x, of any number format, holds 0 and 1 alone (-0 counts as 0)."""
+    if _fits(x):
+        return _packed(x)[1]
+    return bool(((x == 0) | (x == 1)).all())
+
+
 def _pack(x: Tensor) -> Tensor:
     _check(x)
-    dense = _dense(x)
-    rows, inner = _rows(dense.shape, dense.stride())
-    if not x.numel():
-        return torch.empty(rows, -(-inner // 64), dtype=torch.int64, device=x.device)
-    flat = dense.as_strided((rows, inner), (inner, 1))
-    if x.device.type == "cpu":
-        bits, fine = _pack_cpu(flat)
-    else:
-        bits, fine = _pack_torch(flat)
+    bits, fine = _packed(x)
     if not fine:
         raise _strange(x)
     return bits
+
+
+def _packed(x: Tensor) -> tuple[Tensor, bool]:
+    """x as bits, and whether it holds nothing else."""
+    dense = _dense(x)
+    rows, inner = _rows(dense.shape, dense.stride())
+    if not x.numel():
+        return torch.empty(rows, -(-inner // 64), dtype=torch.int64, device=x.device), True
+    flat = dense.as_strided((rows, inner), (inner, 1))
+    return _pack_cpu(flat) if x.device.type == "cpu" else _pack_torch(flat)
 
 
 def _unpack(bits: Tensor, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -94,8 +103,12 @@ def _unpack(bits: Tensor, shape: Sequence[int], stride: Sequence[int], dtype: to
     return x
 
 
+def _fits(x: Tensor) -> bool:
+    return x.is_floating_point() and x.element_size() > 1
+
+
 def _check(x: Tensor) -> None:
-    if not x.is_floating_point() or x.element_size() == 1:
+    if not _fits(x):
         raise ValueError(f"pack: x is {x.dtype}; expected float16, bfloat16, float32 or float64")
 
 

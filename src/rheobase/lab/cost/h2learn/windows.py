@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce, wraps
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ def open_windows(
         return torch.ones((), dtype=torch.bool, device=y.device).expand(y.shape)
     with _drawn_again(noise), torch.no_grad():
         watcher = _watcher_of(neuron, y)
-        return _plain(neuron, x, y) if watcher is None else _fused(neuron, watcher, x)
+        return _plain(neuron, x, y) if watcher is None else _fused(cast(Neuron, neuron), watcher, x)
 
 
 @contextmanager
@@ -86,9 +86,11 @@ def _drawn_again(noise: Iterable[tuple[torch.Generator, Tensor]]) -> Iterator[No
     before = [generator.get_state() for generator, _ in noise]
     for generator, state in noise:
         generator.set_state(state)
-    yield
-    for (generator, _), state in zip(noise, before, strict=True):
-        generator.set_state(state)
+    try:
+        yield
+    finally:
+        for (generator, _), state in zip(noise, before, strict=True):
+            generator.set_state(state)
 
 
 def _never_closes(surrogate: Derivative) -> bool:
@@ -143,7 +145,7 @@ def _fused(neuron: Neuron, watcher: Scan, x: Any) -> Tensor:
         found: Tensor = neuron.sequence(x, None)[0]
     finally:
         neuron.scan = before
-    return found != 0
+    return found.bool()
 
 
 def _plain(neuron: nn.Module, x: Any, y: Tensor) -> Tensor | None:
