@@ -52,6 +52,13 @@ def unpack(
     return x
 
 
+def is_binary(x: Tensor) -> bool:
+    """Whether x, of any number format, holds 0 and 1 alone (-0 counts as 0)."""
+    if _fits(x):
+        return _packed(x)[1]
+    return bool(((x == 0) | (x == 1)).all())
+
+
 def _pack(x: Tensor) -> Tensor:
     _check(x)
     bits, fine = _packed(x)
@@ -89,8 +96,12 @@ def _unpack(bits: Tensor, shape: Sequence[int], stride: Sequence[int], dtype: to
     return x
 
 
+def _fits(x: Tensor) -> bool:
+    return x.is_floating_point() and x.element_size() > 1
+
+
 def _check(x: Tensor) -> None:
-    if not x.is_floating_point() or x.element_size() == 1:
+    if not _fits(x):
         raise ValueError(f"pack: x is {x.dtype}; expected float16, bfloat16, float32 or float64")
 
 

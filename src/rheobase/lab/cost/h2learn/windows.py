@@ -5,10 +5,11 @@ and that gradient need not be computed. A layer's input is seldom the neuron's o
 masked or added to something else, and the windows go with it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache, reduce, wraps
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from rheobase.neurons import Surrogate
+from rheobase.neurons import Atan, FastSigmoid, Neuron, Surrogate
 from rheobase.nn.fuse import settled
-from rheobase.scan import Scan
-from rheobase.scan.engine import engine
-from rheobase.scan.ir import heaviside
+from rheobase.scan import Scan, Step, UnsupportedOperationError
+from rheobase.scan.engine import engine, resolve
+from rheobase.scan.functions import FUNCTIONS
+from rheobase.scan.ir import heaviside, live, parse
+from rheobase.scan.language import lacks
 from rheobase.scan.spike import Derivative
 
 aten = torch.ops.aten
+
+_FAR = 1e12
+"""A distance from the threshold beyond which no membrane is that of a working network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +44,11 @@ class _Watched(Surrogate):
         return heaviside(x, strict)
 
 
+def _watched(constants: Mapping[str, Any], seen: list[tuple[Derivative, Tensor]]) -> dict[str, Any]:
+    """The constants of a step, with surrogates that tell what they are called with."""
+    return {name: _Watched(v, seen) if isinstance(v, Derivative) else v for name, v in constants.items()}
+
+
 def surrogates(neuron: nn.Module) -> list[Derivative]:
     """The surrogates within a neuron."""
     return [value for scan in _scans(neuron) for value in scan.constants.values() if isinstance(value, Derivative)]
@@ -48,7 +59,8 @@ def open_windows(
 ) -> Tensor | None:
     """Where the surrogates of a neuron that maps x to y `[T, B, ...]` have a derivative that is not zero.
 
-    The neuron's step runs once more, as plain torch code.
+    Nothing is run where no window ever closes. Else the neuron runs once more: on the engine that ran it, by a step
+    that puts out its windows, or, where that engine might round otherwise than torch, as plain torch code.
 
     Args:
         neuron: any neuron, or a layer around one.
@@ -59,23 +71,94 @@ def open_windows(
     Returns:
         bool, of y's shape; None if the neuron has no surrogate, so that nothing is known.
     """
+    found = surrogates(neuron)
+    if found and all(map(_never_closes, found)):
+        return torch.ones((), dtype=torch.bool, device=y.device).expand(y.shape)
+    with _drawn_again(noise), torch.no_grad():
+        watcher = _watcher_of(neuron, y)
+        return _plain(neuron, x, y) if watcher is None else _fused(cast(Neuron, neuron), watcher, x)
+
+
+@contextmanager
+def _drawn_again(noise: Iterable[tuple[torch.Generator, Tensor]]) -> Iterator[None]:
+    """Inside, the generators start from their states of then."""
     noise = list(noise)
     before = [generator.get_state() for generator, _ in noise]
     for generator, state in noise:
         generator.set_state(state)
+    try:
+        yield
+    finally:
+        for (generator, _), state in zip(noise, before, strict=True):
+            generator.set_state(state)
+
+
+def _never_closes(surrogate: Derivative) -> bool:
+    """Whether the derivative is above zero at every distance that is no sign of a diverged network."""
+    far = torch.tensor([-_FAR, 0.0, _FAR])
+    return type(surrogate) in (Atan, FastSigmoid) and bool((surrogate.derivative(far) > 0).all())
+
+
+def _window(surrogate: Derivative, distance: Tensor) -> Tensor:
+    return surrogate.window(distance) if isinstance(surrogate, Surrogate) else surrogate.derivative(distance) != 0
+
+
+def _watcher_of(neuron: nn.Module, y: Tensor) -> Scan | None:
+    """What gives a neuron's windows on a fused engine, bit for bit those of the plain code; None if nothing does."""
+    if not (isinstance(neuron, Neuron) and type(neuron).sequence is Neuron.sequence and neuron.scan.fused):
+        return None
+    if resolve(y.device) == "reference":
+        return None
+    return _watcher(neuron.scan.step, tuple(neuron.scan.constants.items()))
+
+
+@lru_cache(maxsize=256)
+def _watcher(step: Step, constants: tuple[tuple[str, Any], ...]) -> Scan | None:
+    try:
+        scan = Scan(_windows_of(step), **dict(constants))
+    except UnsupportedOperationError:
+        return None
+    program = parse(scan.text())
+    exact = all(node.op not in FUNCTIONS for node in live(program.nodes, [*program.outputs, *program.next_states]))
+    return scan if exact else None
+
+
+@lru_cache(maxsize=256)
+def _windows_of(step: Step) -> Step:
+    """The step that puts out 1 where a window is open, else 0; it cannot be traced if no surrogate is called."""
+
+    @wraps(step.fn)
+    def windows(*args: Tensor, **arguments: Any) -> Any:
+        seen: list[tuple[Derivative, Tensor]] = []
+        _, state = step.fn(*args, **_watched(arguments, seen))
+        if not seen:
+            raise lacks(step.name, "no surrogate")
+        found = reduce(torch.logical_or, [_window(*call) for call in seen])
+        return found.to(args[0].dtype), state
+
+    return Step(windows, step.inputs, step.state)
+
+
+def _fused(neuron: Neuron, watcher: Scan, x: Any) -> Tensor:
+    before, neuron.scan = neuron.scan, watcher
+    try:
+        found: Tensor = neuron.sequence(x, None)[0]
+    finally:
+        neuron.scan = before
+    return found.bool()
+
+
+def _plain(neuron: nn.Module, x: Any, y: Tensor) -> Tensor | None:
     inputs = [settled(part).detach() for part in (x if isinstance(x, tuple | list) else (x,))]
-    with torch.no_grad(), engine("reference"):
+    with engine("reference"):
         seen = _distances(neuron, inputs)
         if seen and seen[0][1].shape != y.shape[1:]:  # all neurons side by side, in the order that they lie in memory
             seen = _distances(neuron, [part.contiguous() for part in inputs])
-    for (generator, _), state in zip(noise, before, strict=True):
-        generator.set_state(state)
     if not seen or len(seen) % len(y) or seen[0][1].numel() != y[0].numel():
         return None
     found = torch.zeros_like(y, dtype=torch.bool)
-    for k, (surrogate, distance) in enumerate(seen):
-        window = surrogate.window(distance) if isinstance(surrogate, Surrogate) else surrogate.derivative(distance) != 0
-        found[k * len(y) // len(seen)] |= window.view(y.shape[1:])
+    for k, call in enumerate(seen):
+        found[k * len(y) // len(seen)] |= _window(*call).view(y.shape[1:])
     return found
 
 
@@ -105,9 +188,7 @@ def _watching(neuron: nn.Module) -> Iterator[list[tuple[Derivative, Tensor]]]:
     seen: list[tuple[Derivative, Tensor]] = []
     before = [(scan, scan.constants) for scan in _scans(neuron)]
     for scan, constants in before:
-        scan.constants = {
-            name: _Watched(value, seen) if isinstance(value, Derivative) else value for name, value in constants.items()
-        }
+        scan.constants = _watched(constants, seen)
     try:
         yield seen
     finally:
