@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rheobase.nn.products import How, Product, Settings, find
+from rheobase.nn.products import How, Kind, Product, Settings, find
 from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 from rheobase.scan.bits import dense_stride, pack, try_pack, unpack
@@ -54,19 +54,23 @@ class _Reading:
         hollow: they are there as bits alone; see `rheobase.scan.spikes.Spikes`.
         product: by which they may be read as bits, if there is one.
         density: of the spikes, where there is a product.
+        needed: the share of spikes whose gradient is needed.
     """
 
     like: tuple[torch.Size, tuple[int, ...], torch.dtype]
     hollow: bool = False
     product: Product | None = None
     density: float = 0.0
+    needed: float = 1.0
 
     def dense(self, x: Tensor, bits: Tensor) -> Tensor:
         """The spikes as numbers."""
         return unpack(bits, *self.like) if self.hollow else x
 
-    def chosen(self, kind: Literal["forward", "weight_gradient"]) -> How:
-        return "dense" if self.product is None else self.product.choose(kind, self.density)
+    def chosen(self, kind: Kind) -> How:
+        """How to carry out a product."""
+        density = self.needed if kind == "input_gradient" else self.density
+        return "dense" if self.product is None else self.product.choose(kind, density)
 
 
 class _Convolve(torch.autograd.Function):
@@ -74,7 +78,13 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, bits: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings, reading: _Reading
+        x: Tensor,
+        bits: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        needed: Tensor | None,  # noqa: ARG004
+        settings: Settings,
+        reading: _Reading,
     ) -> Tensor:
         how = reading.chosen("forward")
         if reading.product is None or how == "dense":
@@ -83,33 +93,41 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        _, bits, weight, bias, ctx.settings, ctx.reading = inputs
+        _, bits, weight, bias, needed, ctx.settings, ctx.reading = inputs
         ctx.bias_sizes = None if bias is None else [bias.shape[0]]
-        ctx.save_for_backward(bits, weight)
+        ctx.save_for_backward(bits, weight, needed)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         _refuse_second_derivative()
-        bits, weight = ctx.saved_tensors
-        s, reading = ctx.settings, ctx.reading
+        bits, weight, needed = ctx.saved_tensors
+        s, reading, product = ctx.settings, ctx.reading, ctx.reading.product
         to_x, _, to_weight, to_bias = ctx.needs_input_grad[:4]
-        how = reading.chosen("weight_gradient") if to_weight else "dense"
-        if reading.product is None or how == "dense":
-            # All of x, also where the weight's gradient is not asked for: nothing may read what was never written.
-            x = unpack(bits, *reading.like)
-            found = _convolution_backward(grad, x, weight, ctx.bias_sizes, s, [to_x, to_weight, to_bias])
-            return found[0], None, found[1], found[2], None, None
-        w = reading.product.weight_gradient(how, bits, grad, weight)
-        x = _unwritten(*reading.like)  # the gradients of input and bias do not read it
-        found = _convolution_backward(grad, x, weight, ctx.bias_sizes, s, [to_x, False, to_bias])
-        return found[0], None, w, found[2], None, None
+        x = w = None
+        if to_x and needed is not None and reading.chosen("input_gradient") != "dense":
+            x, to_x = product.input_gradient(needed, grad, weight), False
+        if to_weight and (how := reading.chosen("weight_gradient")) != "dense":
+            w, to_weight = product.weight_gradient(how, bits, grad, weight), False
+        if not (to_x or to_weight or to_bias):
+            return x, None, w, *(None,) * 4
+        # All of the spikes, unless all that reads them is done: nothing may read what was never written.
+        spikes = unpack(bits, *reading.like) if w is None else _unwritten(*reading.like)
+        found = _convolution_backward(grad, spikes, weight, ctx.bias_sizes, s, [to_x, to_weight, to_bias])
+        return found[0] if x is None else x, None, found[1] if w is None else w, found[2], None, None, None
 
 
 class _Multiply(torch.autograd.Function):
     """A linear layer that keeps its input as the bits it is given."""
 
     @staticmethod
-    def forward(x: Tensor, bits: Tensor, weight: Tensor, bias: Tensor | None, reading: _Reading) -> Tensor:
+    def forward(
+        x: Tensor,
+        bits: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        needed: Tensor | None,  # noqa: ARG004
+        reading: _Reading,
+    ) -> Tensor:
         how = reading.chosen("forward")
         if reading.product is None or how == "dense":
             return functional.linear(reading.dense(x, bits), weight, bias)
@@ -117,34 +135,35 @@ class _Multiply(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        _, bits, weight, _, ctx.reading = inputs
-        ctx.save_for_backward(bits, weight)
+        _, bits, weight, _, needed, ctx.reading = inputs
+        ctx.save_for_backward(bits, weight, needed)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         _refuse_second_derivative()
-        bits, weight = ctx.saved_tensors
-        reading = ctx.reading
+        bits, weight, needed = ctx.saved_tensors
+        reading, product = ctx.reading, ctx.reading.product
         to_x, _, to_weight, to_bias = ctx.needs_input_grad[:4]
         rows = grad.reshape(-1, grad.shape[-1])
-        x = (rows @ weight).view(reading.like[0]) if to_x else None
-        w = None
-        if to_weight:
-            how = reading.chosen("weight_gradient")
-            if reading.product is None or how == "dense":
-                w = rows.t() @ unpack(bits, *reading.like).reshape(-1, weight.shape[1])
-            else:
-                w = reading.product.weight_gradient(how, bits, rows[..., None, None], _of_pixel(weight))[..., 0, 0]
-        return x, None, w, rows.sum(0) if to_bias else None, None
+        x = w = None
+        if to_x and needed is not None and reading.chosen("input_gradient") != "dense":
+            x = product.input_gradient(needed, _of_pixel(rows), _of_pixel(weight)).view(reading.like[0])
+        elif to_x:
+            x = (rows @ weight).view(reading.like[0])
+        if to_weight and (how := reading.chosen("weight_gradient")) != "dense":
+            w = product.weight_gradient(how, bits, _of_pixel(rows), _of_pixel(weight))[..., 0, 0]
+        elif to_weight:
+            w = rows.t() @ unpack(bits, *reading.like).reshape(-1, weight.shape[1])
+        return x, None, w, rows.sum(0) if to_bias else None, None, None
 
 
 def _unwritten(size: torch.Size, stride: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.empty_strided(size, stride, dtype=dtype)
 
 
-def _of_pixel(weight: Tensor) -> Tensor:
-    """Weights of a linear layer as those of a convolution of one pixel."""
-    return weight[..., None, None]
+def _of_pixel(t: Tensor) -> Tensor:
+    """Weights or rows of a linear layer as those of a convolution of one pixel."""
+    return t[..., None, None]
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, s: Settings) -> Tensor:
@@ -218,12 +237,16 @@ class ReadsSpikes(nn.Module):
         """Whether spikes of this size, stride and format may come as `Spikes`, as bits alone."""
         return self.binary_input and _on and self.product(size, stride, dtype) is not None
 
-    def _read(self, x: Tensor | Spikes) -> tuple[Tensor, Tensor, _Reading] | None:
-        """The spikes (or their carrier), their bits and how to read them; None: read them as torch does."""
+    def _read(self, x: Tensor | Spikes) -> tuple[Tensor, Tensor, Tensor | None, _Reading] | None:
+        """The spikes (or their carrier), their bits, where their gradient is needed, how to read them.
+
+        None: read them as torch does.
+        """
         if isinstance(x, Spikes):
             product = self.product(x.shape, x.stride, x.dtype)
             like = (x.shape, x.stride, _format(x.dtype, self.weight.device))
-            return x.carrier, x.bits, _Reading(like, True, product, x.density)
+            needed = 1.0 if x.needed is None else ones(x.needed) / max(1, x.carrier.numel())
+            return x.carrier, x.bits, x.needed, _Reading(like, True, product, x.density, needed)
         keeps = self._keeps_bits()
         product = self.product(x.shape, x.stride(), x.dtype) if (keeps or self._may_read_bits()) else None
         if not keeps and product is None:
@@ -233,7 +256,7 @@ class ReadsSpikes(nn.Module):
             return None
         density = ones(bits) / x.numel() if product else 0.0
         like = (x.shape, dense_stride(x), _format(x.dtype, x.device))
-        return x, bits, _Reading(like, False, product, density)
+        return x, bits, None, _Reading(like, False, product, density)
 
     def extra_repr(self) -> str:
         """The layer's settings."""
@@ -275,9 +298,9 @@ class _Convolution(ReadsSpikes):
         if read is None:
             assert isinstance(input, Tensor)
             return cast(Tensor, cast(Any, super())._conv_forward(input, weight, bias))
-        x, bits, reading = read
+        x, bits, needed, reading = read
         x, weight, bias = _cast(weight.device, x, weight, bias)
-        y = cast(Tensor, _Convolve.apply(x, bits, weight, bias, self._settings(padding), reading))
+        y = cast(Tensor, _Convolve.apply(x, bits, weight, bias, needed, self._settings(padding), reading))
         return y.squeeze(0) if single else y
 
     def _padded(self, x: Tensor) -> tuple[Tensor, list[int]]:
@@ -333,12 +356,16 @@ class Linear(ReadsSpikes, nn.Linear):
 
     def forward(self, input: Tensor | Spikes) -> Tensor:
         """Apply the layer to `[..., in_features]`."""
-        read = self._read(input)
+        rows = input
+        if isinstance(input, Tensor) and input.dim() != 2 and self.takes_bits(input.shape, input.stride(), input.dtype):
+            rows = input.flatten(0, -2)  # bits of several rows may share a word
+        read = self._read(rows)
         if read is None:
             return super().forward(cast(Tensor, input))
-        x, bits, reading = read
+        x, bits, needed, reading = read
         x, weight, bias = _cast(self.weight.device, x, self.weight, self.bias)
-        return cast(Tensor, _Multiply.apply(x, bits, weight, bias, reading))
+        y = cast(Tensor, _Multiply.apply(x, bits, weight, bias, needed, reading))
+        return y.view(*input.shape[:-1], -1)
 
 
 def _is_contiguous(size: Sequence[int], stride: Sequence[int]) -> bool:

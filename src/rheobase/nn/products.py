@@ -21,6 +21,7 @@ from rheobase.scan import pool
 from rheobase.scan.op import is_direct
 
 How = Literal["dense", "events", "table"]
+Kind = Literal["forward", "weight_gradient", "input_gradient"]
 
 _WORTH_NS = 200_000
 """Of the dense product, on one thread, from which on spikes are looked at."""
@@ -69,8 +70,8 @@ class Product:
     shape: Any
     format: torch.dtype
 
-    def choose(self, kind: Literal["forward", "weight_gradient"], density: float) -> How:
-        """The way that should be the fastest for spikes of this density."""
+    def choose(self, kind: Kind, density: float) -> How:
+        """The way that should be the fastest for spikes, or of the input's gradient for needed values, so dense."""
         rk: Any = kernels()
         found = rk.estimate(kind, self.shape, density, _FORMATS[self.format])
         if self.format != torch.float32:
@@ -83,15 +84,32 @@ class Product:
         """The output, a map `[N, C, H, W]` with channels side by side, of spikes as bits and weights `[C, c, y, x]`."""
         rk: Any = kernels()
         s, library = self.shape, rk.load()
-        laid = torch.empty(rk.laid_size(s))
-        form = rk.FORMATS[_FORMATS[weight.dtype]]
-        _share(library.call("lay", rk.Lay(s, weight.data_ptr(), _strides(weight), form, laid.data_ptr())))
+        laid = self._laid(weight)
         out = _map(s.batch, s.out_channels, s.out_height, s.out_width)
         bias = None if bias is None else bias.float().contiguous()
         name = f"forward_{how}"
         tile = rk.tile(name, s, torch.get_num_threads())
         places = (bits.data_ptr(), laid.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr())
         _share(library.call(name, rk.Forward(s, *places, tile)))
+        return out.to(self.format)
+
+    def _laid(self, weight: Tensor) -> Tensor:
+        """Weights in the order of the kernels, in fp32."""
+        rk: Any = kernels()
+        laid = torch.empty(rk.laid_size(self.shape))
+        form = rk.FORMATS[_FORMATS[weight.dtype]]
+        arguments = rk.Lay(self.shape, weight.data_ptr(), _strides(weight), form, laid.data_ptr())
+        _share(rk.load().call("lay", arguments))
+        return laid
+
+    def input_gradient(self, needed: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+        """The gradient of the spikes `[N, C, H, W]` from the output's, zero where bits say that it is not needed."""
+        rk: Any = kernels()
+        s = self.shape
+        grad = grad.float().contiguous(memory_format=torch.channels_last)
+        laid, out = self._laid(weight), _map(s.batch, s.channels, s.height, s.width)
+        places = (t.data_ptr() for t in (needed, grad, laid, out))
+        _share(rk.load().call("input_gradient", rk.InputGradient(s, *places)))
         return out.to(self.format)
 
     def weight_gradient(self, how: How, bits: Tensor, grad: Tensor, weight: Tensor) -> Tensor:

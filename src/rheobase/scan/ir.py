@@ -40,8 +40,8 @@ class Program:
     """A traced step.
 
     `inputs`, `states` and `params` name the arguments; the cotangents are `grad_<output>` and `grad_<state>`.
-    `outputs`, `next_states` and the three `grads_*` name, for each of them, the value that holds it. `packed` outputs,
-    which must be binary, are written as bits (see `rheobase.scan.bits`); empty: none is.
+    `outputs`, `next_states` and the three `grads_*` name, for each of them, the value that holds it. `packed` outputs
+    are written as bits, set where they are not zero (see `rheobase.scan.bit_layout`); empty: none is.
     """
 
     name: str

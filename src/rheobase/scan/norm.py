@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rheobase.scan.collective import sum_over_processes
-from rheobase.scan.op import grouped, of_outputs, run_backward, run_forward, run_packed
+from rheobase.scan.op import count_bits, grouped, of_outputs, run_backward, run_forward, run_packed
 from rheobase.scan.rewrite import COMBINATION, IDENTITY, MOMENTS
 
 
@@ -44,7 +44,7 @@ class Normed:
         params: Sequence[Tensor],
         engine: str,
         identity: bool = False,
-        packed: bool = False,
+        packed: str = "",
     ) -> list[Tensor]:
         """Outputs and final states of a step whose first input this is.
 
@@ -53,7 +53,7 @@ class Normed:
             others: inputs behind the first.
             state, params, engine: as for the operator.
             identity: the step hands its input on.
-            packed: its one output is given as `rheobase.scan.op.run_packed` does.
+            packed: the packed step that runs in its place, forward; see `rheobase.scan.op.run_packed`.
         """
         steps = self.x.shape[0] if self.x.shape[0] > 1 and self.x.stride(0) == 0 else 1
         x = self.x[:1] if steps > 1 else self.x
@@ -112,7 +112,7 @@ class _NormScan(torch.autograd.Function):
         batch: bool,
         plus: bool,
         identity: bool,
-        packed: bool,
+        packed: str,
         share: Tensor | None,
         mean: Tensor,
         var: Tensor,
@@ -131,14 +131,14 @@ class _NormScan(torch.autograd.Function):
             x[0] = x[0].expand(steps, *x[0].shape[1:])
         if not packed:
             return tuple(run_forward(text, x, state, [*norm, *params], engine))
-        found = run_packed(text, x, state, [*norm, *params])
-        ctx.mark_non_differentiable(found[1])
+        found = run_packed(packed, x, state, [*norm, *params])
+        ctx.mark_non_differentiable(*found[1 : 1 + count_bits(packed)])
         return tuple(found)
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
         text, engine, n_inputs, n_states, steps, eps, batch, plus, identity, packed, together = ctx.settings
-        grads = of_outputs(given, packed)
+        grads = of_outputs(given, count_bits(packed))
         mean, var, *saved = ctx.saved_tensors
         norm, kept = saved[:3], saved[3:]
         if identity and plus:

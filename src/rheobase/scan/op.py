@@ -20,6 +20,7 @@ from rheobase.scan.number import number
 from rheobase.scan.rewrite import normed_text, packed_text
 from rheobase.scan.spikes import Spikes, carrier
 from rheobase.scan.trace import State, Step, trace
+from rheobase.scan.windows import close, windows_of
 
 if TYPE_CHECKING:
     from rheobase.scan.norm import Normed
@@ -107,36 +108,40 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, step: str, engine: str, sizes: tuple[int, int], packed: bool, *tensors: Tensor
+        ctx: Any, step: str, engine: str, sizes: tuple[int, int], packed: str, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.step, ctx.engine, ctx.sizes, ctx.packed = step, engine, sizes, packed
+        ctx.step, ctx.engine, ctx.sizes, ctx.bits = step, engine, sizes, count_bits(packed)
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         x, state, params = grouped(tensors, sizes)
         if not packed:
             return tuple(run_forward(step, x, state, params, engine))
-        found = run_packed(step, x, state, params)
-        ctx.mark_non_differentiable(found[1])
+        found = run_packed(packed, x, state, params)
+        ctx.mark_non_differentiable(*found[1 : 1 + ctx.bits])
         return tuple(found)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         wanted = [bool(want) for want in ctx.needs_input_grad[4:]]
         x, state, params = grouped(ctx.saved_tensors, ctx.sizes)
-        to_outputs = of_outputs(grads, ctx.packed)
+        to_outputs = of_outputs(grads, ctx.bits)
         found = iter(run_backward(ctx.step, x, state, params, to_outputs, wanted, ctx.engine))
         return (None, None, None, None, *(next(found) if want else None for want in wanted))
 
 
-def run_packed(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor]) -> list[Tensor]:
-    """The step on the CPU engine with its one output as bits: their carrier (see `Spikes`), the bits, final states."""
-    bits, *last = _scan(packed_text(step), x, state, params, "cpu")
-    return [carrier(x[0].shape, x[0].dtype), bits, *last]
+def run_packed(packed: str, x: list[Tensor], state: list[Tensor], params: list[Tensor]) -> list[Tensor]:
+    """A packed step on the CPU engine: the carrier of its first output (see `Spikes`), bits, final states."""
+    return [carrier(x[0].shape, x[0].dtype), *_scan(packed, x, state, params, "cpu")]
 
 
-def of_outputs(grads: Sequence[Tensor | None], packed: bool) -> list[Tensor | None]:
-    """Gradients of outputs and final states, without that of bits, which has none."""
-    return [grads[0], *grads[2:]] if packed else list(grads)
+def count_bits(packed: str) -> int:
+    """How many tensors of bits a packed step puts out; none, if there is no such step."""
+    return len(parse(packed).outputs) if packed else 0
+
+
+def of_outputs(grads: Sequence[Tensor | None], bits: int) -> list[Tensor | None]:
+    """Gradients of the one output and of final states, without those of bits, which have none."""
+    return [grads[0], *grads[1 + bits :]]
 
 
 def grouped(tensors: Sequence[Tensor], sizes: tuple[int, int]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -146,12 +151,12 @@ def grouped(tensors: Sequence[Tensor], sizes: tuple[int, int]) -> tuple[list[Ten
 
 
 def _scan_autograd(
-    step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str, packed: bool = False
+    step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str, packed: str = ""
 ) -> list[Tensor]:
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*x, *state, *params)):
         return list(_Scan.apply(step, engine, (len(x), len(state)), packed, *x, *state, *params))
     if packed:
-        return run_packed(step, x, state, params)
+        return run_packed(packed, x, state, params)
     return run_forward(step, x, state, params, engine)
 
 
@@ -303,17 +308,26 @@ class Scan:
     ) -> tuple[Spikes, State]:
         """As calling it with `[x, *others]`, or `normed`, but the spikes are written as bits and nowhere as numbers.
 
-        x is one that `can_pack`.
+        x is one that `can_pack`. With gradients, a step whose surrogates have windows that close tells these too.
         """
         first = x if isinstance(x, Tensor) else x.x
         inputs = [first, *others]
         values, state = self.prepare(inputs, state, params)
-        text, bound = self._texts[_membrane(first.dtype)], [values[name] for name in self.params]
+        membrane, bound = _membrane(first.dtype), [values[name] for name in self.params]
+        text, packed = self._texts[membrane], self._packed(membrane, torch.is_grad_enabled())
         if isinstance(x, Tensor):
-            found = _scan_autograd(text, inputs, list(state), bound, "cpu", packed=True)
+            found = _scan_autograd(text, inputs, list(state), bound, "cpu", packed)
         else:
-            found = x.run(normed_text(text, x.plus is not None), others, state, bound, "cpu", packed=True)
-        return Spikes(found[0], found[1], run_cpu.stride(first)), tuple(found[2:])
+            plus = x.plus is not None
+            found = x.run(normed_text(text, plus), others, state, bound, "cpu", packed=normed_text(packed, plus))
+        bits = 1 + count_bits(packed)
+        return Spikes(found[0], found[1], run_cpu.stride(first), *found[2:bits]), tuple(found[bits:])
+
+    def _packed(self, membrane: torch.dtype, windows: bool) -> str:
+        """The text that writes spikes as bits and, if asked for and there are any that close, windows."""
+        if not windows or not close(self.constants):
+            return packed_text(self._texts[membrane])
+        return packed_text(_text(windows_of(self.step, spikes=True), self.params, self.constants, membrane))
 
     def prepare(
         self, inputs: Sequence[Tensor], state: State | None, params: Mapping[str, Tensor | float]

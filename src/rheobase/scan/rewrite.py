@@ -51,15 +51,9 @@ def normed_text(text: str, plus: bool) -> str:
 
 @lru_cache(maxsize=1024)
 def packed_text(text: str) -> str:
-    """The step `text` that writes its spikes as bits.
-
-    Raises:
-        ValueError: an output is not binary.
-    """
+    """The step `text` that writes all outputs as bits: where they are not zero."""
     program = parse(text)
-    if not all(program.binary):
-        raise ValueError(f"step {program.name!r} puts out values that are no spikes; only spikes are written as bits")
-    return str(replace(program, packed=program.binary))
+    return str(replace(program, packed=(True,) * len(program.outputs)))
 
 
 def _program(

@@ -18,11 +18,13 @@ class Spikes:
             it is read: whoever takes it for the spikes will notice.
         bits: int64 `[rows, words]`, as `rheobase.scan.bits.pack` would give them.
         stride: of the spikes, were they written as numbers.
+        needed: bits, like the spikes', that say where their gradient is needed; None: everywhere.
     """
 
     carrier: Tensor
     bits: Tensor
     stride: tuple[int, ...]
+    needed: Tensor | None = None
 
     @property
     def shape(self) -> torch.Size:

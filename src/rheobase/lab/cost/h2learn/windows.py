@@ -5,10 +5,9 @@ and that gradient need not be computed. A layer's input is seldom the neuron's o
 masked or added to something else, and the windows go with it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache, reduce, wraps
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -17,36 +16,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from rheobase.neurons import Atan, FastSigmoid, Neuron, Surrogate
+from rheobase.neurons import Atan, FastSigmoid, Neuron
 from rheobase.nn.fuse import settled
 from rheobase.scan import Scan, Step, UnsupportedOperationError
 from rheobase.scan.engine import engine, resolve
 from rheobase.scan.functions import FUNCTIONS
-from rheobase.scan.ir import heaviside, live, parse
-from rheobase.scan.language import lacks
+from rheobase.scan.ir import live, parse
 from rheobase.scan.spike import Derivative
+from rheobase.scan.windows import watched, window, windows_of
 
 aten = torch.ops.aten
 
 _FAR = 1e12
 """A distance from the threshold beyond which no membrane is that of a working network."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Watched(Surrogate):
-    """A surrogate that keeps, for every step, how far the membrane was from the threshold."""
-
-    surrogate: Any
-    seen: list[tuple[Any, Tensor]] = field(default_factory=list)
-
-    def __call__(self, x: Tensor, strict: bool = False) -> Tensor:
-        self.seen.append((self.surrogate, x))
-        return heaviside(x, strict)
-
-
-def _watched(constants: Mapping[str, Any], seen: list[tuple[Derivative, Tensor]]) -> dict[str, Any]:
-    """The constants of a step, with surrogates that tell what they are called with."""
-    return {name: _Watched(v, seen) if isinstance(v, Derivative) else v for name, v in constants.items()}
 
 
 def surrogates(neuron: nn.Module) -> list[Derivative]:
@@ -99,10 +81,6 @@ def _never_closes(surrogate: Derivative) -> bool:
     return type(surrogate) in (Atan, FastSigmoid) and bool((surrogate.derivative(far) > 0).all())
 
 
-def _window(surrogate: Derivative, distance: Tensor) -> Tensor:
-    return surrogate.window(distance) if isinstance(surrogate, Surrogate) else surrogate.derivative(distance) != 0
-
-
 def _watcher_of(neuron: nn.Module, y: Tensor) -> Scan | None:
     """What gives a neuron's windows on a fused engine, bit for bit those of the plain code; None if nothing does."""
     if not (isinstance(neuron, Neuron) and type(neuron).sequence is Neuron.sequence and neuron.scan.fused):
@@ -115,28 +93,12 @@ def _watcher_of(neuron: nn.Module, y: Tensor) -> Scan | None:
 @lru_cache(maxsize=256)
 def _watcher(step: Step, constants: tuple[tuple[str, Any], ...]) -> Scan | None:
     try:
-        scan = Scan(_windows_of(step), **dict(constants))
+        scan = Scan(windows_of(step), **dict(constants))
     except UnsupportedOperationError:
         return None
     program = parse(scan.text())
     exact = all(node.op not in FUNCTIONS for node in live(program.nodes, [*program.outputs, *program.next_states]))
     return scan if exact else None
-
-
-@lru_cache(maxsize=256)
-def _windows_of(step: Step) -> Step:
-    """The step that puts out 1 where a window is open, else 0; it cannot be traced if no surrogate is called."""
-
-    @wraps(step.fn)
-    def windows(*args: Tensor, **arguments: Any) -> Any:
-        seen: list[tuple[Derivative, Tensor]] = []
-        _, state = step.fn(*args, **_watched(arguments, seen))
-        if not seen:
-            raise lacks(step.name, "no surrogate")
-        found = reduce(torch.logical_or, [_window(*call) for call in seen])
-        return found.to(args[0].dtype), state
-
-    return Step(windows, step.inputs, step.state)
 
 
 def _fused(neuron: Neuron, watcher: Scan, x: Any) -> Tensor:
@@ -158,7 +120,7 @@ def _plain(neuron: nn.Module, x: Any, y: Tensor) -> Tensor | None:
         return None
     found = torch.zeros_like(y, dtype=torch.bool)
     for k, call in enumerate(seen):
-        found[k * len(y) // len(seen)] |= _window(*call).view(y.shape[1:])
+        found[k * len(y) // len(seen)] |= window(*call).view(y.shape[1:])
     return found
 
 
@@ -188,7 +150,7 @@ def _watching(neuron: nn.Module) -> Iterator[list[tuple[Derivative, Tensor]]]:
     seen: list[tuple[Derivative, Tensor]] = []
     before = [(scan, scan.constants) for scan in _scans(neuron)]
     for scan, constants in before:
-        scan.constants = _watched(constants, seen)
+        scan.constants = watched(constants, seen)
     try:
         yield seen
     finally:
