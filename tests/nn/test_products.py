@@ -31,7 +31,7 @@ def ways(monkeypatch):
     seen = []
 
     def use(way):
-        def choose(product, kind, density):
+        def choose(product, kind, density, csr=None):
             how = "events" if kind == "input_gradient" else way
             seen.append((kind, how, round(density, 3)))
             return how
@@ -298,3 +298,78 @@ def test_two_hundred_steps_of_training_follow_the_dense_ones(ways):
     assert seen
     assert dense[-1] < 0.5 * dense[0]
     torch.testing.assert_close(bits, dense, rtol=0.01, atol=1e-5)
+
+
+def pruned(layer, share=0.9):
+    """The layer with so many of its weights set to zero, whole rows among them."""
+    with torch.no_grad():
+        layer.weight.mul_(torch.rand_like(layer.weight) >= share)
+        layer.weight[0] = 0.0
+    return layer
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Products of any size may be read as bits."""
+    monkeypatch.setattr(products, "_WORTH_NS", -1)
+    products._product.cache_clear()
+    yield
+    monkeypatch.undo()
+    products._product.cache_clear()
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("settings", [*SETTINGS, {"padding": 1, "padding_mode": "circular"}], ids=str)
+def test_weights_in_csr_give_the_same(settings, binary, small, monkeypatch):
+    layer = pruned(Conv2d(24, 40, **{"kernel_size": 3, **settings}, binary_input=binary))
+    model, x = nn.Sequential(layer), spikes(3, 24, 9, 8)
+    used, sparse = [], products.Product.sparse
+    monkeypatch.setattr(products.Product, "sparse", lambda *a, **k: used.append(k) or sparse(*a, **k))
+    monkeypatch.setattr(products.Product, "is_sparse_faster", lambda *_: True)
+    monkeypatch.setattr(products.Product, "choose", lambda *_: "csr")
+    thin = rb.nn.sparsify(model)
+    with torch.no_grad():
+        x = x if binary else x * 0.7
+        y = thin(x)
+        close([y], [nn.functional.conv2d(layer._padded(x)[0], layer.weight, layer.bias, *layer_settings(layer))], 1e-5)
+    padded_by_torch = layer.padding_mode == "zeros"
+    assert [next(k for k in ("bits", "x") if k in u) for u in used] == ["bits" if binary else "x"] * padded_by_torch
+    assert model.state_dict().keys() == thin.state_dict().keys()
+    assert layer.csr is None
+
+
+def layer_settings(layer):
+    return layer.stride, layer._padded(torch.zeros(1, 24, 9, 8))[1], layer.dilation, layer.groups
+
+
+def test_pruned_linear_layers_are_thin_too(small, monkeypatch):
+    monkeypatch.setattr(products.Product, "choose", lambda _, kind, density, csr=None: "csr" if csr else "events")
+    model = nn.Sequential(PerStep(nn.Linear(70, 50)), LIF(), PerStep(Linear(50, 30, binary_input=True)))
+    for layer in (model[0].module, model[2].module):
+        pruned(layer)
+    thin, x = rb.nn.sparsify(model), torch.randn(4, 5, 70)
+    with torch.no_grad():
+        torch.testing.assert_close(thin(x), model(x))
+    assert all(thin[k].module.csr is not None for k in (0, 2))
+    assert all(thin[k].module.csr.value.numel() == model[k].module.weight.count_nonzero() for k in (0, 2))
+
+
+def test_a_changed_weight_is_multiplied_as_it_is(small, monkeypatch):
+    monkeypatch.setattr(products.Product, "choose", lambda _, kind, density, csr=None: "csr" if csr else "events")
+    layer, x = pruned(Conv2d(24, 8, 1, binary_input=True)), spikes(2, 24, 4, 4)
+    thin = rb.nn.sparsify(nn.Sequential(layer))
+    with torch.no_grad():
+        before = thin(x)
+        thin[0].weight.fill_(1.0)
+        torch.testing.assert_close(thin(x), nn.functional.conv2d(x, thin[0].weight, layer.bias))
+    assert not torch.equal(before, thin(x))
+    thin(x).sum().backward()  # with gradients too
+    assert thin[0].weight.grad.any()
+
+
+def test_few_zeros_stay_where_they_are():
+    layer = pruned(Linear(40, 40), 0.3)
+    assert rb.nn.sparsify(nn.Sequential(layer))[0].csr is None
+    assert rb.nn.sparsify(nn.Sequential(layer), 0.2)[0].csr is not None
+    with pytest.raises(ValueError, match="least is 2.0"):
+        rb.nn.sparsify(layer, 2.0)

@@ -16,7 +16,7 @@ from rheobase.nn.isometry import gain, gradient_norms
 from rheobase.nn.memory import Blocks, recomputing, saved_bytes
 from rheobase.nn.norm import TdBN, fold, fold_all, synchronise
 from rheobase.nn.observe import check, observe
-from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Linear, pair
+from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Linear, pair, sparsify
 from rheobase.nn.readout import read_out
 from rheobase.nn.recurrent import Recurrent
 from rheobase.nn.residual import BLOCKS, PerChannel, Residual
@@ -71,6 +71,7 @@ __all__ = [
     "recomputing",
     "saved_bytes",
     "sharpen",
+    "sparsify",
     "stream",
     "synchronise",
     "unflatten_state",

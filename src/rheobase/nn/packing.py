@@ -6,21 +6,24 @@ Products are computed from the bits where that pays (`rheobase.nn.products`); el
 on the input unpacked into the same place in memory, and gradients are equal bit for bit.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rheobase.nn.products import How, Kind, Product, Settings, find
+from rheobase.nn.products import Csr, How, Kind, Product, Settings, find
 from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 from rheobase.scan.bits import dense_stride, pack, try_pack, unpack
 from rheobase.scan.spikes import Spikes, ones
+
+Model = TypeVar("Model", bound=nn.Module)
 
 _on = True  # a plain global: torch.compile guards on it
 
@@ -55,6 +58,7 @@ class _Reading:
         product: by which they may be read as bits, if there is one.
         density: of the spikes, where there is a product.
         needed: the share of spikes whose gradient is needed.
+        csr: the weights so, where they may be read so: forward, without gradients.
     """
 
     like: tuple[torch.Size, tuple[int, ...], torch.dtype]
@@ -62,6 +66,7 @@ class _Reading:
     product: Product | None = None
     density: float = 0.0
     needed: float = 1.0
+    csr: Csr | None = None
 
     def dense(self, x: Tensor, bits: Tensor) -> Tensor:
         """The spikes as numbers."""
@@ -70,7 +75,15 @@ class _Reading:
     def chosen(self, kind: Kind) -> How:
         """How to carry out a product."""
         density = self.needed if kind == "input_gradient" else self.density
-        return "dense" if self.product is None else self.product.choose(kind, density)
+        return "dense" if self.product is None else self.product.choose(kind, density, self.csr)
+
+    def forward(self, how: How, bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The product from bits."""
+        assert self.product is not None
+        if how == "csr":
+            assert self.csr is not None
+            return self.product.sparse(self.csr, bias, bits=bits)
+        return self.product.forward(how, bits, weight, bias)
 
 
 class _Convolve(torch.autograd.Function):
@@ -89,7 +102,7 @@ class _Convolve(torch.autograd.Function):
         how = reading.chosen("forward")
         if reading.product is None or how == "dense":
             return _convolution(reading.dense(x, bits), weight, bias, settings)
-        return reading.product.forward(how, bits, weight, bias)
+        return reading.forward(how, bits, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
@@ -131,7 +144,7 @@ class _Multiply(torch.autograd.Function):
         how = reading.chosen("forward")
         if reading.product is None or how == "dense":
             return functional.linear(reading.dense(x, bits), weight, bias)
-        return reading.product.forward(how, bits, _of_pixel(weight), bias).view(*reading.like[0][:-1], -1)
+        return reading.forward(how, bits, _of_pixel(weight), bias).view(*reading.like[0][:-1], -1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
@@ -210,6 +223,7 @@ class ReadsSpikes(nn.Module):
     """What the layers share: the declaration, and when it makes them keep bits."""
 
     weight: Tensor
+    csr: Csr | None = None
 
     def __init__(self, *arguments: Any, binary_input: bool = False, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -246,7 +260,7 @@ class ReadsSpikes(nn.Module):
             product = self.product(x.shape, x.stride, x.dtype)
             like = (x.shape, x.stride, _format(x.dtype, self.weight.device))
             needed = 1.0 if x.needed is None else ones(x.needed) / max(1, x.carrier.numel())
-            return x.carrier, x.bits, x.needed, _Reading(like, True, product, x.density, needed)
+            return x.carrier, x.bits, x.needed, _Reading(like, True, product, x.density, needed, self._sparse())
         keeps = self._keeps_bits()
         product = self.product(x.shape, x.stride(), x.dtype) if (keeps or self._may_read_bits()) else None
         if not keeps and product is None:
@@ -256,7 +270,20 @@ class ReadsSpikes(nn.Module):
             return None
         density = ones(bits) / x.numel() if product else 0.0
         like = (x.shape, dense_stride(x), _format(x.dtype, x.device))
-        return x, bits, None, _Reading(like, False, product, density)
+        return x, bits, None, _Reading(like, False, product, density, csr=self._sparse())
+
+    def _sparse(self) -> Csr | None:
+        """The weights in CSR, where these serve."""
+        there = self.csr is not None and not torch.is_grad_enabled() and self.csr.is_of(self.weight)
+        return self.csr if there else None
+
+    def _by_sparse(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
+        """The output for x that is no spikes by weights in CSR; None: multiply as torch does."""
+        csr = self._sparse()
+        product = None if csr is None else self.product(x.shape, x.stride(), x.dtype)
+        if csr is None or product is None or x.dtype != torch.float32 or not product.is_sparse_faster(csr):
+            return None
+        return product.sparse(csr, bias, x=x)
 
     def extra_repr(self) -> str:
         """The layer's settings."""
@@ -297,7 +324,9 @@ class _Convolution(ReadsSpikes):
         read = self._read(x)
         if read is None:
             assert isinstance(input, Tensor)
-            return cast(Tensor, cast(Any, super())._conv_forward(input, weight, bias))
+            plain = self._padding()[0] == self._padding()[1] and cast(nn.Conv2d, self).padding_mode == "zeros"
+            y = self._by_sparse(input, bias) if plain else None
+            return cast(Tensor, cast(Any, super())._conv_forward(input, weight, bias)) if y is None else y
         x, bits, needed, reading = read
         x, weight, bias = _cast(weight.device, x, weight, bias)
         y = cast(Tensor, _Convolve.apply(x, bits, weight, bias, needed, self._settings(padding), reading))
@@ -361,7 +390,9 @@ class Linear(ReadsSpikes, nn.Linear):
             rows = input.flatten(0, -2)  # bits of several rows may share a word
         read = self._read(rows)
         if read is None:
-            return super().forward(cast(Tensor, input))
+            assert isinstance(input, Tensor)
+            y = self._by_sparse(input, self.bias)
+            return super().forward(input) if y is None else y.view(*input.shape[:-1], -1)
         x, bits, needed, reading = read
         x, weight, bias = _cast(self.weight.device, x, self.weight, self.bias)
         y = cast(Tensor, _Multiply.apply(x, bits, weight, bias, needed, reading))
@@ -406,9 +437,44 @@ def _paired(layer: nn.Module, reads: Values) -> nn.Module:
     elif isinstance(layer, nn.Sequential):
         pair(layer, reads)
     elif reads == "binary" and type(layer) in _READERS:
-        kind = _READERS[type(layer)]
-        reader = kind.__new__(kind)
-        reader.__dict__.update(layer.__dict__)
-        reader.binary_input = True
-        return reader
+        return _as_reader(layer, True)
     return layer
+
+
+def _as_reader(layer: nn.Module, binary_input: bool) -> ReadsSpikes:
+    """A plain layer of torch's as one of ours, with the same parameters, hooks and names."""
+    kind = _READERS[type(layer)]
+    reader = kind.__new__(kind)
+    reader.__dict__.update(layer.__dict__)
+    reader.binary_input = binary_input
+    return reader
+
+
+def sparsify(model: Model, least: float = 0.5) -> Model:
+    """A copy of a pruned model, in eval mode, whose convolutions and linear layers may pass over zero weights.
+
+    Layers of which at least so many weights are zero keep the others in CSR beside them (12 bytes each). In inference
+    on the CPU, in fp32 (and, where they read spikes, bf16), they are used where that should be the fastest: see
+    `rheobase.nn.products`. Names and state_dict are the same. A weight that is changed afterwards is multiplied as it
+    is; call again then. Changes through `.data` are not noticed.
+
+    Args:
+        model: is not changed.
+        least: share of zeros, from 0 to 1.
+
+    Raises:
+        ValueError: there is no such share.
+    """
+    if not 0 <= least <= 1:
+        raise ValueError(f"sparsify: least is {least}; expected a share of the weights, from 0 to 1")
+    found = copy.deepcopy(model).eval()
+    for parent in list(found.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) in (nn.Conv2d, nn.Linear):
+                setattr(parent, name, _as_reader(layer, False))
+    for layer in found.modules():
+        if isinstance(layer, Conv2d | Linear):
+            weight = layer.weight if layer.weight.dim() == 4 else _of_pixel(layer.weight)
+            if float((weight == 0).float().mean()) >= least:
+                layer.csr = Csr.of(weight)
+    return found

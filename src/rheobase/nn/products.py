@@ -20,7 +20,7 @@ from torch import Tensor
 from rheobase.scan import pool
 from rheobase.scan.op import is_direct
 
-How = Literal["dense", "events", "table"]
+How = Literal["dense", "events", "table", "csr"]
 Kind = Literal["forward", "weight_gradient", "input_gradient"]
 
 _WORTH_NS = 200_000
@@ -58,6 +58,39 @@ class Settings:
     groups: int = 1
 
 
+@dataclass(frozen=True, eq=False)
+class Csr:
+    """Weights `[C', C / groups, y, x]` of which most are zero, by rows of output channels.
+
+    Attributes:
+        first: int64 `[C' + 1]`; the entries of channel c are those from `first[c]` to `first[c + 1]`.
+        column: int32, of every entry: (y, x, channel of the group), y slowest.
+        value: fp32.
+        weight: what they were taken from.
+        version: of the weight then.
+    """
+
+    first: Tensor
+    column: Tensor
+    value: Tensor
+    weight: Tensor
+    version: int
+
+    @staticmethod
+    def of(weight: Tensor) -> "Csr":
+        """The weights that are not zero."""
+        rows = weight.detach().permute(0, 2, 3, 1).reshape(len(weight), -1).float()
+        there = rows != 0
+        first = torch.zeros(len(weight) + 1, dtype=torch.int64)
+        first[1:] = there.sum(1).cumsum(0)
+        column = there.nonzero()[:, 1].to(torch.int32).contiguous()
+        return Csr(first, column, rows[there], weight, weight._version)
+
+    def is_of(self, weight: Tensor) -> bool:
+        """Whether the weight is still what they were taken from."""
+        return weight.data_ptr() == self.weight.data_ptr() and weight._version == self.version
+
+
 @dataclass(frozen=True)
 class Product:
     """A product whose spikes may be read as bits; made by `find`.
@@ -70,10 +103,15 @@ class Product:
     shape: Any
     format: torch.dtype
 
-    def choose(self, kind: Kind, density: float) -> How:
-        """The way that should be the fastest for spikes, or of the input's gradient for needed values, so dense."""
+    def choose(self, kind: Kind, density: float, csr: Csr | None = None) -> How:
+        """The way that should be the fastest for spikes, or of the input's gradient for needed values, so dense.
+
+        `csr`: the weights so, where they may be read so.
+        """
         rk: Any = kernels()
         found = rk.estimate(kind, self.shape, density, _FORMATS[self.format])
+        if csr is not None:
+            found["csr"] = rk.estimate_sparse(self.shape, len(csr.value), True)
         if self.format != torch.float32:
             casts = _CAST_NS * self.shape.positions * self.shape.out_channels
             found = {how: ns + casts * (how != "dense") for how, ns in found.items()}
@@ -92,6 +130,23 @@ class Product:
         places = (bits.data_ptr(), laid.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr())
         _share(library.call(name, rk.Forward(s, *places, tile)))
         return out.to(self.format)
+
+    def sparse(self, csr: Csr, bias: Tensor | None, *, bits: Tensor | None = None, x: Tensor | None = None) -> Tensor:
+        """The output by the weights that are not zero, of spikes as bits, or of x in fp32, channels side by side."""
+        rk: Any = kernels()
+        s = self.shape
+        out = _map(s.batch, s.out_channels, s.out_height, s.out_width)
+        bias = None if bias is None else bias.float().contiguous()
+        tensors = (bits, x, csr.first, csr.column, csr.value, bias, out)
+        arguments = rk.Sparse(s, *(None if t is None else t.data_ptr() for t in tensors))
+        _share(rk.load().call("sparse_dense" if bits is None else "sparse_bits", arguments))
+        return out.to(self.format)
+
+    def is_sparse_faster(self, csr: Csr) -> bool:
+        """Whether the weights that are not zero should be faster than all, for values that are no spikes, in fp32."""
+        rk: Any = kernels()
+        dense = rk.estimate("forward", self.shape, 0.0, _FORMATS[self.format])["dense"]
+        return self.format == torch.float32 and bool(rk.estimate_sparse(self.shape, len(csr.value), False) < dense)
 
     def _laid(self, weight: Tensor) -> Tensor:
         """Weights in the order of the kernels, in fp32."""

@@ -4,7 +4,7 @@ Nothing here imports torch. Arrays are given as addresses; see `kernels.h` for w
 for an example.
 """
 
-from rheobase_kernels.choose import MEASURED, Costs, choose, estimate
+from rheobase_kernels.choose import MEASURED, Costs, choose, estimate, estimate_sparse
 from rheobase_kernels.library import (
     FORMATS,
     ISAS,
@@ -41,6 +41,7 @@ __all__ = [
     "chunks",
     "convolution",
     "estimate",
+    "estimate_sparse",
     "laid_size",
     "linear",
     "load",
