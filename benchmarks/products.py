@@ -1,13 +1,14 @@
 """Products that read spikes: the kernels of packages/kernels-cpu and torch, on the CPU.
 
-Convolutions 3x3 of 64 images of 32x32 with 64 and 256 channels, and a linear layer of 4096 rows, 1152 and 128 features;
-random spikes at several densities. `RHEOBASE_SPIKES` may name an npz file of arrays `[N, H, W, C]` of 0 and 1, spikes
-of a trained network: each becomes a 3x3 convolution of as many channels.
+Convolutions 3x3 of 64 images of 32x32 with 64 and 256 channels, and a linear layer of 4096 rows, 1152 and 128 features,
+this one on one thread too; random spikes at several densities. Then the spikes that 3x3 convolutions of 64 and 256
+channels read in a network trained for some steps on CIFAR-10 (JPEG-75), 32x32 all through, at two thresholds; without
+that data these cases are left out.
 
 Contestants: "rheobase", what `rheobase_kernels.choose` names beside dense fp32 (its version says which); "events" or
 "table", the kernel that it does not name; "torch fp32" and "torch bf16", dense and channels-last, on operands that are
 in the format already. Times include laying the weights and adding partial sums; spikes are packed before. Threads are
-torch's.
+torch's; the column says how many.
 
 Phases: "forward", "weight gradient", "input gradient" (where a mask of the same density needs it). Last, in the case
 "one process", a convolution by torch, one by these kernels and a LIF neuron, compiled by numba, are each timed "alone"
@@ -15,30 +16,31 @@ and in turns, "beside others": what they do to each other's threads would show.
 """
 
 import ctypes
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import nets, trained
 from benchmarks.agreement import Agreement, attempt
 from benchmarks.measure import Contest, Effort, compare
 from benchmarks.rows import REFUSED, Facts, Row, Show, over_first
 from rheobase.neurons import LIF
-from rheobase.scan import pool
+from rheobase.nn.products import share
 from rheobase.scan.bits import pack
 
 OURS, EVENTS, TABLE, DENSE, DENSE_BF16 = "rheobase", "events", "table", "torch fp32", "torch bf16"
 FORWARD, TO_WEIGHT, TO_INPUT = "forward", "weight gradient", "input gradient"
 KINDS = {FORWARD: "forward", TO_WEIGHT: "weight_gradient", TO_INPUT: "input_gradient"}
 DENSITIES = (0.05, 0.1, 0.2, 0.3, 0.5)
+PLAN, THRESHOLDS, STEPS = ((64, 1), (64, 1), (256, 1), (256, 1)), (1.0, 0.5), 40
+"""Of the networks whose spikes are traced: channels and strides, thresholds, steps of training."""
 CLOSE = 1e-5
 """Largest difference from torch's fp32, over the largest value."""
 
@@ -57,11 +59,23 @@ class Layer:
     Attributes:
         x: `[N, C, H, W]` in channels-last memory, or `[rows, features]`.
         weight: of a 3x3 convolution with padding 1, or of a linear layer.
+        threads: to run on; 0 for torch's.
     """
 
     name: str
     x: Tensor
     weight: Tensor
+    threads: int = 0
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Inside, torch has the layer's threads."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     @property
     def is_linear(self) -> bool:
@@ -91,7 +105,7 @@ def convolution(name: str, x: Tensor) -> Layer:
 
 
 def layers(effort: Effort) -> list[Layer]:
-    """All cases: drawn spikes, then those of RHEOBASE_SPIKES."""
+    """All cases: drawn spikes, then traced ones."""
     generator = torch.Generator().manual_seed(0)
     images, densities = (4, (0.1,)) if effort.quick else (64, DENSITIES)
     found = []
@@ -102,22 +116,28 @@ def layers(effort: Effort) -> list[Layer]:
         rows = (torch.rand(4096, 1152, generator=generator) < density).float()
         weight = torch.randn(128, 1152, generator=generator)
         found.append(Layer(f"1152-128 at {density:.0%}", rows, weight))
-    if path := os.environ.get("RHEOBASE_SPIKES"):
-        with np.load(Path(path)) as file:
-            for name in file.files:
-                x = torch.from_numpy(file[name].astype(np.float32)).permute(0, 3, 1, 2)
-                found.append(convolution(f"{name} at {float(x.mean()):.0%}", x))
+        found.append(Layer(f"1152-128 at {density:.0%}, one thread", rows, weight, threads=1))
+    return found if effort.quick or trained.missing() else found + traced()
+
+
+def traced() -> list[Layer]:
+    """What layers of 64 and of 256 channels read in trained networks."""
+    maps = [x for threshold in THRESHOLDS for x in read_in_training(threshold) if x.shape[1:2] in ((64,), (256,))]
+    return [convolution(f"traced 3x3 {x.shape[1]} at {float(x.mean()):.0%}", x) for x in maps]
+
+
+def read_in_training(threshold: float) -> list[Tensor]:
+    """What the layers that read spikes read in a network with neurons of this threshold, when it is trained."""
+    case = trained.on_images(f"threshold {threshold}", partial(nets.plain, plan=PLAN), STEPS)
+    net = trained.train(case, lambda: LIF(threshold=threshold))
+    found: list[Tensor] = []
+    readers = [module for module in net.modules() if getattr(module, "binary_input", False)]
+    handles = [module.register_forward_pre_hook(lambda _, given: found.append(given[0])) for module in readers]
+    with torch.no_grad():
+        net(case.batch()[0])
+    for handle in handles:
+        handle.remove()
     return found
-
-
-def share(call: Any) -> None:
-    """Run a kernel on torch's threads."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        call.run()
-        return
-    job = call.job(threads)
-    pool.run(pool.kernel_at(job.function), job.function, job.address, threads)
 
 
 def dense(layer: Layer, phase: str, grad: Tensor, dtype: torch.dtype) -> Run:
@@ -198,6 +218,11 @@ def check(layer: Layer, phase: str, runs: Mapping[str, Run]) -> Agreement:
 
 def measure(layer: Layer, phase: str, effort: Effort, where: Facts) -> list[Row]:
     """Rows of one layer and phase."""
+    with layer.at_work():
+        return _measured(layer, phase, effort, replace(where, threads=torch.get_num_threads()))
+
+
+def _measured(layer: Layer, phase: str, effort: Effort, where: Facts) -> list[Row]:
     runs, chosen = contestants(layer, phase)
     versions = {OURS: chosen, DENSE: torch.__version__, DENSE_BF16: torch.__version__}
     agreement = attempt(partial(check, layer, phase, runs))
@@ -254,16 +279,17 @@ def one_process(layer: Layer, effort: Effort, where: Facts) -> list[Row]:
     ]
 
 
-@torch.no_grad()
 def run(effort: Effort, where: Facts, show: Show) -> list[Row]:
     """The whole comparison, layer by layer."""
     rows = []
     cases = layers(effort)
     for layer in cases:
         for phase in KINDS:
-            found = measure(layer, phase, effort, where)
+            with torch.no_grad():
+                found = measure(layer, phase, effort, where)
             show(found)
             rows += found
-    found = one_process(cases[0], effort, where)
+    with torch.no_grad():
+        found = one_process(cases[0], effort, where)
     show(found)
     return rows + found

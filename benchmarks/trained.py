@@ -18,7 +18,7 @@ Phases:
 - "products", "norm+neuron": of the training step in fp32, as in `benchmarks.conv`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -68,20 +68,23 @@ def missing() -> str:
 
 def cases(effort: Effort) -> list[Trained]:
     """What is trained and timed."""
+    if effort.quick:
+        return [on_images("7-layer", nets.plain, QUICK_STEPS)]
+    return [on_images("7-layer", nets.plain, STEPS), on_images("MS-ResNet-18", nets.ms_resnet, STEPS, 1e-4)]
+
+
+def on_images(name: str, build: Callable[[Kit], nn.Module], steps: int, share: float = 1e-6) -> Trained:
+    """A case with the images of so many steps."""
     data = load("cifar10_jpeg")
-    count = BATCH * (QUICK_STEPS if effort.quick else STEPS)
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:count]
-    images, labels = data.standardise(data.train.intensities(order)), data.train.y[order]
-    shape = (T, BATCH, 3, SIDE, SIDE)
-    plain = Trained("7-layer", nets.plain, shape, 1e-6, images=images, labels=labels)
-    residual = Trained("MS-ResNet-18", nets.ms_resnet, shape, 1e-4, images=images, labels=labels)
-    return [plain] if effort.quick else [plain, residual]
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[: BATCH * steps]
+    images = data.standardise(data.train.intensities(order))
+    return Trained(name, build, (T, BATCH, 3, SIDE, SIDE), share, images=images, labels=data.train.y[order])
 
 
-def train(case: Trained) -> nn.Module:
+def train(case: Trained, neuron: Callable[[], nn.Module] = spikingjelly_twin) -> nn.Module:
     """The network after one pass over the case's images."""
     torch.manual_seed(0)
-    net = case.build(Rheobase(spikingjelly_twin))
+    net = case.build(Rheobase(neuron))
     optimiser = torch.optim.Adam(net.parameters(), RATE)
     for k in range(0, len(case.images), BATCH):
         optimiser.zero_grad(set_to_none=True)

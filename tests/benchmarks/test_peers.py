@@ -47,9 +47,11 @@ def test_an_environment_is_made_once(pip):
     assert [("venv" in c, "--editable" in c, "--no-deps" in c, "c==2" in c, "b==1" in c) for c in commands] == [
         (True, False, False, False, False),
         (False, True, False, False, False),
+        (False, False, False, False, False),  # our kernels
         (False, False, True, True, False),
         (False, False, False, False, True),
     ]
+    assert commands[2][-1].endswith("kernels-cpu")
 
 
 def test_a_peer_that_cannot_be_had_is_named_and_tried_again(pip, capsys):
@@ -73,3 +75,16 @@ def test_no_peer_at_all_is_an_error(pip):
     pip[1].update({"a==1", "b==1"})
     with pytest.raises(PeersMissingError, match="a==1"):
         environment({"a": A, "b": B})
+
+
+def test_our_kernels_are_built_anew_when_their_source_has_changed(pip):
+    import os
+
+    commands, failing = pip
+    environment({"a": A, "b": B})
+    done = folder([A, B]) / "complete-kernels"
+    os.utime(done, (0, 0))
+    failing.add(str(peers.ROOT / "packages" / "kernels-cpu"))
+    environment({"a": A, "b": B})
+    assert sum(c[-1].endswith("kernels-cpu") for c in commands) == 2
+    assert done.exists()

@@ -1,13 +1,27 @@
 import importlib.util
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from benchmarks.measure import Effort
-from benchmarks.products import DENSE, EVENTS, KINDS, OURS, Layer, check, contestants, convolution, layers, missing, run
+from benchmarks.products import (
+    DENSE,
+    EVENTS,
+    KINDS,
+    OURS,
+    Layer,
+    check,
+    contestants,
+    convolution,
+    measure,
+    missing,
+    run,
+    traced,
+)
 
 from benchmarks import measure as measuring
 from benchmarks import products as benchmark
+from benchmarks import trained
 
 QUICK = Effort(quick=True, loaded=True)
 installed = pytest.mark.skipif(
@@ -19,7 +33,7 @@ installed = pytest.mark.skipif(
 def brief(monkeypatch, one_thread):
     short = measuring.alternate
     monkeypatch.setattr(measuring, "alternate", lambda contests, *_: short(contests, 0.0, 1, 1))
-    monkeypatch.delenv("RHEOBASE_SPIKES", raising=False)
+    monkeypatch.setattr(trained, "missing", lambda: "nothing is traced")
 
 
 def small():
@@ -54,14 +68,32 @@ def test_two_threads_share_the_work(monkeypatch):
     assert all(torch.equal(made(), alone[name]) for name, made in runs.items() if not name.startswith("torch"))
 
 
-def test_spikes_of_a_trained_network_are_read(monkeypatch, tmp_path):
-    path = tmp_path / "spikes.npz"
-    np.savez(path, stage2=np.eye(6, dtype=np.uint8).reshape(1, 6, 1, 6))
-    monkeypatch.setenv("RHEOBASE_SPIKES", str(path))
-    last = layers(QUICK)[-1]
-    assert last.name == "stage2 at 17%"
-    assert last.x.shape == (1, 6, 6, 1)
-    assert last.weight.shape == (6, 6, 3, 3)
+def test_spikes_of_trained_networks_are_traced(monkeypatch):
+    def on_images(name, build, steps, share=0.0):
+        images, labels = torch.randn(2 * steps, 3, 4, 4), torch.zeros(2 * steps, dtype=torch.int64)
+        return trained.Trained(name, build, (4, 2, 3, 4, 4), share, images=images, labels=labels)
+
+    monkeypatch.setattr(trained, "on_images", on_images)
+    monkeypatch.setattr(trained, "BATCH", 2)
+    monkeypatch.setattr(benchmark, "PLAN", ((64, 1), (64, 1), (64, 1)))
+    monkeypatch.setattr(benchmark, "STEPS", 1)
+    found = traced()
+    assert len(found) == 4  # two of each of two networks
+    for layer in found:
+        assert layer.name.startswith("traced 3x3 64 at ")
+        assert layer.x.shape == (8, 64, 4, 4)
+        assert 0 < layer.density < 1
+        assert set(layer.x.unique().tolist()) == {0.0, 1.0}
+
+
+@installed
+def test_a_layer_may_have_threads_of_its_own():
+    from benchmarks.measure import facts
+
+    layer, before = replace(small()[1], threads=2), torch.get_num_threads()
+    rows = measure(layer, "forward", QUICK, facts())
+    assert {row.facts.threads for row in rows} == {2}
+    assert torch.get_num_threads() == before
 
 
 def test_without_the_package_it_says_what_to_do(monkeypatch):

@@ -128,7 +128,7 @@ class Product:
         name = f"forward_{how}"
         tile = rk.tile(name, s, torch.get_num_threads())
         places = (bits.data_ptr(), laid.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr())
-        _share(library.call(name, rk.Forward(s, *places, tile)))
+        share(library.call(name, rk.Forward(s, *places, tile)))
         return out.to(self.format)
 
     def sparse(self, csr: Csr, bias: Tensor | None, *, bits: Tensor | None = None, x: Tensor | None = None) -> Tensor:
@@ -139,7 +139,7 @@ class Product:
         bias = None if bias is None else bias.float().contiguous()
         tensors = (bits, x, csr.first, csr.column, csr.value, bias, out)
         arguments = rk.Sparse(s, *(None if t is None else t.data_ptr() for t in tensors))
-        _share(rk.load().call("sparse_dense" if bits is None else "sparse_bits", arguments))
+        share(rk.load().call("sparse_dense" if bits is None else "sparse_bits", arguments))
         return out.to(self.format)
 
     def is_sparse_faster(self, csr: Csr) -> bool:
@@ -154,7 +154,7 @@ class Product:
         laid = torch.empty(rk.laid_size(self.shape))
         form = rk.FORMATS[_FORMATS[weight.dtype]]
         arguments = rk.Lay(self.shape, weight.data_ptr(), _strides(weight), form, laid.data_ptr())
-        _share(rk.load().call("lay", arguments))
+        share(rk.load().call("lay", arguments))
         return laid
 
     def input_gradient(self, needed: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class Product:
         grad = grad.float().contiguous(memory_format=torch.channels_last)
         laid, out = self._laid(weight), _map(s.batch, s.channels, s.height, s.width)
         places = (t.data_ptr() for t in (needed, grad, laid, out))
-        _share(rk.load().call("input_gradient", rk.InputGradient(s, *places)))
+        share(rk.load().call("input_gradient", rk.InputGradient(s, *places)))
         return out.to(self.format)
 
     def weight_gradient(self, how: How, bits: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
@@ -176,8 +176,8 @@ class Product:
         partial = torch.empty(chunks * rk.laid_size(s))
         places = (bits.data_ptr(), grad.data_ptr(), chunks, partial.data_ptr(), out.data_ptr())
         arguments = rk.WeightGradient(s, *places, _strides(out))
-        _share(library.call(f"weight_gradient_{how}", arguments))
-        _share(library.call("gather_weight", arguments))
+        share(library.call(f"weight_gradient_{how}", arguments))
+        share(library.call("gather_weight", arguments))
         return out.to(weight.dtype)
 
 
@@ -239,7 +239,7 @@ def _strides(weight: Tensor) -> Any:
     return (ctypes.c_int64 * 4)(*weight.stride())
 
 
-def _share(call: Any) -> None:
+def share(call: Any) -> None:
     """Run a kernel on torch's threads."""
     threads = min(torch.get_num_threads(), max(1, call.items))
     if threads == 1:
