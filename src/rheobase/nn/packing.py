@@ -12,18 +12,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rheobase.nn.products import Csr, How, Kind, Product, Settings, find
+from rheobase.nn.products import Csr, How, Kept, Kind, Product, Settings, find
 from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 from rheobase.scan.bits import dense_stride, pack, try_pack, unpack
 from rheobase.scan.spikes import Spikes, ones
 
 Model = TypeVar("Model", bound=nn.Module)
+
+_kept: WeakKeyDictionary[nn.Module, Kept] = WeakKeyDictionary()
 
 _on = True  # a plain global: torch.compile guards on it
 
@@ -59,6 +62,7 @@ class _Reading:
         density: of the spikes, where there is a product.
         needed: the share of spikes whose gradient is needed.
         csr: the weights so, where they may be read so: forward, without gradients.
+        kept: where to keep the weights in the kernels' order, without gradients.
     """
 
     like: tuple[torch.Size, tuple[int, ...], torch.dtype]
@@ -67,6 +71,7 @@ class _Reading:
     density: float = 0.0
     needed: float = 1.0
     csr: Csr | None = None
+    kept: Kept | None = None
 
     def dense(self, x: Tensor, bits: Tensor) -> Tensor:
         """The spikes as numbers."""
@@ -83,7 +88,7 @@ class _Reading:
         if how == "csr":
             assert self.csr is not None
             return self.product.sparse(self.csr, bias, bits=bits)
-        return self.product.forward(how, bits, weight, bias)
+        return self.product.forward(how, bits, weight, bias, self.kept if weight.dtype == torch.float32 else None)
 
 
 class _Convolve(torch.autograd.Function):
@@ -260,7 +265,7 @@ class ReadsSpikes(nn.Module):
             product = self.product(x.shape, x.stride, x.dtype)
             like = (x.shape, x.stride, _format(x.dtype, self.weight.device))
             needed = 1.0 if x.needed is None else ones(x.needed) / max(1, x.carrier.numel())
-            return x.carrier, x.bits, x.needed, _Reading(like, True, product, x.density, needed, self._sparse())
+            return x.carrier, x.bits, x.needed, _Reading(like, True, product, x.density, needed, *self._ready())
         keeps = self._keeps_bits()
         product = self.product(x.shape, x.stride(), x.dtype) if (keeps or self._may_read_bits()) else None
         if not keeps and product is None:
@@ -270,7 +275,14 @@ class ReadsSpikes(nn.Module):
             return None
         density = ones(bits) / x.numel() if product else 0.0
         like = (x.shape, dense_stride(x), _format(x.dtype, x.device))
-        return x, bits, None, _Reading(like, False, product, density, csr=self._sparse())
+        return x, bits, None, _Reading(like, False, product, density, 1.0, *self._ready())
+
+    def _ready(self) -> tuple[Csr | None, Kept | None]:
+        """Forms of the weights that serve for many calls, without gradients; what was kept is let go with them."""
+        if torch.is_grad_enabled():
+            _kept.pop(self, None)
+            return None, None
+        return self._sparse(), _kept.setdefault(self, Kept())
 
     def _sparse(self) -> Csr | None:
         """The weights in CSR, where these serve."""
@@ -328,7 +340,9 @@ class _Convolution(ReadsSpikes):
             y = self._by_sparse(input, bias) if plain else None
             return cast(Tensor, cast(Any, super())._conv_forward(input, weight, bias)) if y is None else y
         x, bits, needed, reading = read
-        x, weight, bias = _cast(weight.device, x, weight, bias)
+        if reading.kept is None or reading.chosen("forward") == "dense":  # what is kept is fp32
+            weight = _cast(weight.device, weight)[0]
+        x, bias = _cast(self.weight.device, x, bias)
         y = cast(Tensor, _Convolve.apply(x, bits, weight, bias, needed, self._settings(padding), reading))
         return y.squeeze(0) if single else y
 
@@ -358,7 +372,7 @@ class Conv2d(_Convolution, nn.Conv2d):
             then checked and kept for backward as bits. On the CPU, for maps whose channels lie side by side (as
             `PerStep` gives them), the product and the gradient of the weight are computed from the bits where that is
             faster at the density of the spikes (see `rheobase.nn.products`), and then equal those of nn.Conv2d up to
-            rounding; elsewhere bit for bit. Exception: a layer that is called several times in one autocast region adds
+            rounding (in inference under autocast, without the rounding of the weights); elsewhere bit for bit. Exception: a layer that is called several times in one autocast region adds
             its weight's gradients in fp32, torch in bf16.
 
     Raises:

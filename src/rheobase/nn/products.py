@@ -8,7 +8,7 @@ the kernels are in fp32, in an order that depends on the shapes alone.
 
 import ctypes
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -91,6 +91,34 @@ class Csr:
         return weight.data_ptr() == self.weight.data_ptr() and weight._version == self.version
 
 
+@dataclass(eq=False)
+class Kept:
+    """Weights in the kernels' order, kept from one call to the next.
+
+    They are taken again if the product of the weights with a fixed random vector is another: a change of the weights
+    that does not show there is within rounding.
+
+    Attributes:
+        laid: the weights in the kernels' order, None before the first call.
+        mark: the product.
+    """
+
+    laid: Tensor | None = None
+    mark: Tensor | None = None
+
+    def of(self, weight: Tensor, lay: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `lay` makes of the weights, made anew only if they have changed."""
+        mark = torch.mv(weight.detach().reshape(len(weight), -1), _random(weight[0].numel()))
+        if self.laid is None or self.mark is None or not torch.equal(mark, self.mark):
+            self.laid, self.mark = lay(weight), mark
+        return self.laid
+
+
+@lru_cache(maxsize=256)
+def _random(size: int) -> Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(0))
+
+
 @dataclass(frozen=True)
 class Product:
     """A product whose spikes may be read as bits; made by `find`.
@@ -118,11 +146,14 @@ class Product:
         best: How = min(found, key=found.__getitem__)
         return best
 
-    def forward(self, how: How, bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The output, a map `[N, C, H, W]` with channels side by side, of spikes as bits and weights `[C, c, y, x]`."""
+    def forward(self, how: How, bits: Tensor, weight: Tensor, bias: Tensor | None, kept: Kept | None = None) -> Tensor:
+        """The output, a map `[N, C, H, W]` with channels side by side, of spikes as bits and weights `[C, c, y, x]`.
+
+        `kept`: where to keep the weights for the next call.
+        """
         rk: Any = kernels()
         s, library = self.shape, rk.load()
-        laid = self._laid(weight)
+        laid = self._laid(weight) if kept is None else kept.of(weight, self._laid)
         out = _map(s.batch, s.out_channels, s.out_height, s.out_width)
         bias = None if bias is None else bias.float().contiguous()
         name = f"forward_{how}"
