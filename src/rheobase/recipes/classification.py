@@ -32,7 +32,7 @@ from rheobase.neurons import NEURONS, create_neuron
 from rheobase.nn import PerChannel, begin_epoch, observe
 from rheobase.recipes.cost_page import cost_sections
 from rheobase.recipes.h2learn_page import h2learn_sections
-from rheobase.recipes.task import KINDS, Trainable, build, config_of, known_fields, recipe_of
+from rheobase.recipes.task import KINDS, Trainable, build, config_of, known_fields, recipe_of, training_of
 from rheobase.report import LayerActivity, RunReport, Sample, evenly_spaced, write
 from rheobase.scan import Temporal
 from rheobase.train import (
@@ -147,15 +147,14 @@ class Classification:
             ValueError: a field that this version does not have, or a value out of range.
         """
         values = dict(values)
-        nested = {"train": values.pop("train", {}), "augment": values.pop("augment", None)}
-        for kind, given in ((cls, values), (TrainConfig, nested["train"]), (Augment, nested["augment"] or {})):
-            known_fields(kind, given)
-        milestones = tuple(nested["train"].get("milestones", ()))  # lists in JSON
+        train, augment = values.pop("train", {}), values.pop("augment", None)
+        known_fields(cls, values)
+        known_fields(Augment, augment or {})
         values["neuron_options"] = tuple((name, value) for name, value in values.get("neuron_options", ()))
         return cls(
             **values,
-            train=TrainConfig(**{**nested["train"], "milestones": milestones}),
-            augment=None if nested["augment"] is None else Augment(**nested["augment"]),
+            train=training_of(train),
+            augment=None if augment is None else Augment(**augment),
         )
 
 

@@ -12,7 +12,7 @@ from rheobase.data import Graph, load
 from rheobase.models import MODELS, create_model
 from rheobase.nn import Links, SparseInput
 from rheobase.recipes.classification import neuron_of
-from rheobase.recipes.task import KINDS, Trainable, build, known_fields
+from rheobase.recipes.task import KINDS, Trainable, build, known_fields, training_of
 from rheobase.train import Batches, TrainConfig
 
 Features = Literal["raw", "binary", "shares"]
@@ -88,9 +88,8 @@ class NodeClassification:
         values = dict(values)
         train = values.pop("train", {})
         known_fields(cls, values)
-        known_fields(TrainConfig, train)
         values["neuron_options"] = tuple((name, value) for name, value in values.get("neuron_options", ()))
-        return cls(**values, train=TrainConfig(**train))
+        return cls(**values, train=training_of(train))
 
     def options(self, nodes: int) -> dict[str, Any]:
         """What the model of a graph of so many nodes is made with, as far as the config says it."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rheobase.train import Batches, RunFolder
+from rheobase.train import Batches, RunFolder, TrainConfig
 
 KINDS: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
 """What reads the config of each kind of task from JSON. A config.json that names no kind is one of "samples"."""
@@ -91,6 +91,16 @@ def known_fields(kind: type, given: Mapping[str, Any]) -> None:
     """Raise ValueError if JSON has a field that a config does not know."""
     if unknown := given.keys() - {f.name for f in fields(kind)}:
         raise ValueError(f"config.json has a field {sorted(unknown)[0]!r} that {kind.__name__} does not know")
+
+
+def training_of(given: Mapping[str, Any]) -> TrainConfig:
+    """The settings of a training out of JSON.
+
+    Raises:
+        ValueError: a field that this version does not have, or a value out of range.
+    """
+    known_fields(TrainConfig, given)
+    return TrainConfig(**{**given, "milestones": tuple(given.get("milestones", ()))})  # a list in JSON
 
 
 def config_of(run: RunFolder) -> Any:
