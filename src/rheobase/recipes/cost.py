@@ -61,7 +61,8 @@ def cost(
     price = energy(report, rule)
     path = run.path / "cost.csv"
     write_table(path, COLUMNS, _rows(report, price))
-    run.add_result("cost", {**summary(report, price), "checkpoint": which, "accuracy": found["accuracy"]})
+    noted = {"checkpoint": which, "counted": task.counted, "accuracy": found["accuracy"]}
+    run.add_result("cost", summary(report, price) | noted)
     return report, price, path
 
 

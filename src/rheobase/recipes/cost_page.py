@@ -46,7 +46,7 @@ def _text(found: Mapping[str, Any]) -> str:
         f"{len(exceptions)} layers."
     )
     said = [
-        f"{verdict} Counted on {found['samples']} test samples of the {found['checkpoint']} checkpoint, "
+        f"{verdict} Counted on {found['samples']} {found.get('counted', 'test samples')} of the {found['checkpoint']} checkpoint, "
         f"T = {found['T']}, per sample. Energies are counts times the picojoules of a table in 45 nm; no hardware was "
         f"measured."
     ]

@@ -11,6 +11,7 @@ import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class LinearFrames(nn.Module):
         return torch.baddbmm(self.bias, x.flatten(2) / self.scale, self.weight, alpha=len(x))
 
 
-def floors(config: Classification, *, download: bool = False) -> dict[str, float]:
+def floors(config: Any, *, download: bool = False) -> dict[str, float]:
     """Test accuracies of trivial methods on the splits, or on all folds together, of a config.
 
     - "linear": softmax regression on all values of a sequence as the network is given it, one weight for each step,

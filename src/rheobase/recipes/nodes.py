@@ -128,6 +128,8 @@ class NodeTask(Trainable):
     links: Links
     features: SparseInput | Tensor
 
+    counted = "nodes"
+
     @property
     def test(self) -> Nodes:
         """The test nodes."""

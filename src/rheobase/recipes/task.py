@@ -33,6 +33,9 @@ class Trainable:
     train: Any
     validation: Any
 
+    counted = "test samples"
+    """What the price of a network is one of."""
+
     @property
     def test(self) -> Any:
         """The test split, for `source`; `y` are its labels."""
