@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rheobase.nn import GraphAttention, GraphConv, Links, OnGraph, SparseInput, propagate
+from rheobase.nn import GraphAttention, GraphConv, Links, OnGraph, SparseInput, dirichlet_energy, propagate
 
 N = 9
 HALF = torch.randint(0, N - 1, (2, 14), generator=torch.Generator().manual_seed(5))  # node 8 is isolated
@@ -161,3 +161,12 @@ def test_a_network_on_its_graph_takes_x_alone(links):
 def test_settings_out_of_range_are_said(untyped, make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_dirichlet_energy_is_that_of_the_laplacian(links):
+    x = sequence()[0]
+    expected = torch.einsum("ic,ij,jc->", x, torch.eye(N).double() - normalised(), x) / x.square().sum()
+    torch.testing.assert_close(dirichlet_energy(x, links), expected)
+    into, _ = links.degrees()
+    smooth = into.double().sqrt().unsqueeze(1)
+    torch.testing.assert_close(dirichlet_energy(smooth, links), torch.zeros(()).double())

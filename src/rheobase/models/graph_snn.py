@@ -22,8 +22,8 @@ from rheobase.nn.values import Values, emits
 
 Norm = Literal["stfn", "layer", "batch", "none"]
 Head = Literal["linear", "membrane", "rate"]
-NORMS = ("stfn", "layer", "batch", "none")
-HEADS = ("linear", "membrane", "rate")
+NORMS: tuple[Norm, ...] = ("stfn", "layer", "batch", "none")
+HEADS: tuple[Head, ...] = ("linear", "membrane", "rate")
 
 
 def graph_lif(decay: float = 0.2, threshold: float = 0.25, width: float = 1.0) -> IterativeLIF:

@@ -12,7 +12,7 @@ from rheobase.nn.attention import (
 from rheobase.nn.delay import Delay, DelayedLinear, delay_sigma, sharpen
 from rheobase.nn.embedding import TemporalEmbedding
 from rheobase.nn.fuse import NormNeuron, Sequential, fuse
-from rheobase.nn.graph import GraphAttention, GraphConv, OnGraph, SparseInput, propagate
+from rheobase.nn.graph import GraphAttention, GraphConv, OnGraph, SparseInput, dirichlet_energy, propagate
 from rheobase.nn.isometry import gain, gradient_norms
 from rheobase.nn.links import Links, add_ends, add_neighbours, softmax_in_rows
 from rheobase.nn.memory import Blocks, recomputing, saved_bytes
@@ -68,6 +68,7 @@ __all__ = [
     "call",
     "check",
     "delay_sigma",
+    "dirichlet_energy",
     "emits",
     "flatten_state",
     "fold",

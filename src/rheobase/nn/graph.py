@@ -91,6 +91,20 @@ def _inverse_root(degree: Tensor, dtype: torch.dtype) -> Tensor:
     return (root * (degree > 0)).unsqueeze(1)
 
 
+def dirichlet_energy(x: Float[Tensor, "N C"], links: Links) -> Float[Tensor, ""]:
+    r"""How much linked nodes differ, as a share: $\frac12\sum_{i \leftarrow j} \|\hat x_i - \hat x_j\|^2 / \|x\|^2$.
+
+    $\hat x_i = x_i / \sqrt{|N(i)|}$, links in both directions. 0 where all $\hat x_i$ are equal, which is what graph
+    convolutions smooth towards; at most 2; NaN where x is 0.
+
+    Source: Cai and Wang 2020, arXiv:2006.13318, definition 1, over the norm so that the scale of x does not matter.
+    """
+    into, _ = (_inverse_root(degree, x.dtype) for degree in links.degrees())
+    hat = x * into
+    apart = (hat[links.row] - hat[links.column]).square().sum(1) * links.kept
+    return apart.sum() / 2 / x.square().sum()
+
+
 class _Filter(nn.Module):
     """What both layers share: weights, a bias that is added last, and dropout of their input."""
 

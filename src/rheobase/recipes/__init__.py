@@ -5,6 +5,7 @@ from rheobase.recipes import (  # noqa: F401  (registers)
     depth,
     events,
     gradients,
+    graph_studies,
     graphs,
     h2learn_densities,
     imagenet,
