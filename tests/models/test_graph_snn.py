@@ -155,6 +155,22 @@ def test_the_membrane_head_integrates_with_the_decay_of_the_neuron(graph):
         torch.testing.assert_close(found, m)
 
 
+def test_the_last_layer_may_read_ranks(graph):
+    x, edge_index, _ = graph
+    seen = []
+    for make in (gc_snn, ga_snn):
+        torch.manual_seed(1)
+        model = make(WORDS, CLASSES, 16, rank=0.5)
+        model.layers[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        y = model(x.expand(4, *x.shape), edge_index)
+        y.sum().backward()
+        assert y.shape == (4, N, CLASSES)
+        assert model.layers[0].filter.weight.grad.abs().sum() > 0
+    assert ((seen[0] > 0).sum(0) <= 1).all()
+    assert (seen[0] == 1).any()
+    assert ((seen[0] > 0) & (seen[0] < 0.1)).any()
+
+
 def test_parameters_of_each_node_are_the_literal_form(graph):
     x, edge_index, _ = graph
     model = gc_snn(WORDS, CLASSES, 8, affine="node", nodes=N)
@@ -187,6 +203,7 @@ def test_isolated_nodes_and_no_links_give_finite_results():
         ({"hidden": 0}, "hidden is 0"),
         ({"kind": "attention", "hidden": 12}, "hidden is 12; expected a multiple of heads"),
         ({"depth": 0}, "depth is 0"),
+        ({"depth": 1, "rank": 0.5}, "rank is 0.5; expected None"),
         ({"logit_scale": 10.0}, "logit_scale is 10.0"),
         ({"neuron": "liff"}, "did you mean 'lif'"),
         ({"affine": "node"}, "nodes is None"),

@@ -15,6 +15,7 @@ from rheobase.neurons import LI, IterativeLIF, Rectangle
 from rheobase.nn.graph import GraphAttention, GraphConv, Order, SparseInput, once
 from rheobase.nn.links import Links
 from rheobase.nn.norm import TdBN
+from rheobase.nn.rank import RankOrder
 from rheobase.nn.residual import MakeNeuron, maker_of, threshold_of
 from rheobase.nn.stfn import STFN, Affine
 from rheobase.nn.time import PerStep
@@ -88,6 +89,8 @@ class GraphNet(nn.Module):
         self_loops: every node reads itself too.
         first: order of weights and links in convolutions, see `GraphConv`.
         logit_scale: of "rate" alone.
+        rank: r of rank-order coding, with which the last layer reads the spikes, see `RankOrder`; None reads them as
+            they are. With head="rate" and the readout "first" the class that fires first wins.
 
     Raises:
         ValueError: an unknown kind, norm, head or neuron; sizes that do not fit.
@@ -112,6 +115,7 @@ class GraphNet(nn.Module):
         self_loops: bool = True,
         first: Order = "weights",
         logit_scale: float = 1.0,
+        rank: float | None = None,
     ) -> None:
         super().__init__()
         for name, value, fine, expected in (
@@ -123,6 +127,7 @@ class GraphNet(nn.Module):
             ("depth", depth, depth >= 1, "at least 1"),
             ("heads", heads, heads >= 1, "at least 1"),
             ("hidden", hidden, hidden >= 1 and (kind == "conv" or hidden % heads == 0), "a multiple of heads"),
+            ("rank", rank, rank is None or depth > 1, "None, for one layer reads no spikes"),
             ("logit_scale", logit_scale, logit_scale == 1 or head == "rate", "1, for the head is not 'rate'"),
         ):
             if not fine:
@@ -152,6 +157,8 @@ class GraphNet(nn.Module):
         for k in range(depth):
             last = k == depth - 1
             c_out = classes if last else hidden
+            if last and rank is not None:
+                reads = "real"
             filter = filter_of(width, c_out, last, reads)
             if last and head != "rate":
                 cell: nn.Module = nn.Identity() if head == "linear" else LI(1 / (1 - _decay_of(make())))
@@ -161,6 +168,7 @@ class GraphNet(nn.Module):
                 layer = GraphLayer(filter, norm_of(c_out, cell), cell)
             self.layers.append(layer)
             width, reads = c_out, layer.emits
+        self.rank = None if rank is None else RankOrder(rank)
 
     def links(self, x: Tensor | SparseInput, edge_index: Tensor | Links) -> Links:
         """The links that the layers read: made of an `edge_index`, or as they are if they fit.
@@ -192,8 +200,10 @@ class GraphNet(nn.Module):
                 `Links`, which are made once.
         """
         links = self.links(x, edge_index)
-        for layer in self.layers:
+        *inner, last = self.layers
+        for layer in inner:
             x = layer(x, links)
+        x = last(x if self.rank is None else self.rank(x), links)
         return x * self.logit_scale if self.logit_scale != 1 else x  # type: ignore[operator, return-value]
 
 
@@ -231,6 +241,7 @@ def gc_snn(
     self_loops: bool = True,
     first: Order = "weights",
     logit_scale: float = 1.0,
+    rank: float | None = None,
 ) -> GraphNet:
     """GC-SNN: two layers of graph convolution, STFN and LIF, see `GraphNet`; `gc_snn()(x, edge_index)`.
 
@@ -239,7 +250,7 @@ def gc_snn(
     """
     return GraphNet(
         "conv", in_channels, classes, hidden, depth, neuron=neuron, norm=norm, head=head, dropout=dropout, rho=rho,
-        affine=affine, nodes=nodes, self_loops=self_loops, first=first, logit_scale=logit_scale,
+        affine=affine, nodes=nodes, self_loops=self_loops, first=first, logit_scale=logit_scale, rank=rank,
     )  # fmt: skip
 
 
@@ -260,6 +271,7 @@ def ga_snn(
     nodes: int | None = None,
     self_loops: bool = True,
     logit_scale: float = 1.0,
+    rank: float | None = None,
 ) -> GraphNet:
     """GA-SNN: two layers of graph attention, STFN and LIF, 8 heads of 8 features and one of the classes.
 
@@ -270,7 +282,7 @@ def ga_snn(
     """
     return GraphNet(
         "attention", in_channels, classes, hidden, depth, heads, out_heads, neuron, norm, head, dropout, rho, affine,
-        nodes, self_loops, logit_scale=logit_scale,
+        nodes, self_loops, logit_scale=logit_scale, rank=rank,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from rheobase.nn.memory import Blocks, recomputing, saved_bytes
 from rheobase.nn.norm import TdBN, fold, fold_all, synchronise
 from rheobase.nn.observe import check, observe
 from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Dense, Linear, pair
+from rheobase.nn.rank import RankOrder
 from rheobase.nn.readout import read_out
 from rheobase.nn.recurrent import Recurrent
 from rheobase.nn.residual import BLOCKS, PerChannel, Residual
@@ -50,6 +51,7 @@ __all__ = [
     "OnGraph",
     "PerChannel",
     "PerStep",
+    "RankOrder",
     "Recurrent",
     "Residual",
     "SelfAttention",

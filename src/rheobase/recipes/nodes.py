@@ -30,8 +30,8 @@ class NodeClassification:
         neuron, neuron_options: as for `Classification`; None leaves the model's own.
         features: of nodes: "raw", "binary" (1 where above zero), or "shares" (each node's divided by their sum).
         T: time steps; all read the same features.
-        hidden, depth, heads, out_heads, norm, head, dropout, rho, affine, self_loops, first, logit_scale: of the model;
-            None leaves its own. affine="node" is of the nodes of this graph.
+        hidden, depth, heads, out_heads, norm, head, dropout, rho, affine, self_loops, first, logit_scale, rank: of the
+            model; None leaves its own. affine="node" is of the nodes of this graph.
         measured: which weights are measured: the "best" on the validation nodes (the first of equals), or the "last".
         threads: CPU threads to use; None leaves torch's choice.
         train: optimiser, schedule, epochs and the rest; an epoch is one step.
@@ -58,6 +58,7 @@ class NodeClassification:
     self_loops: bool | None = None
     first: Literal["weights", "links"] | None = None
     logit_scale: float | None = None
+    rank: float | None = None
     measured: Literal["best", "last"] = "best"
     threads: int | None = 1
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -95,7 +96,7 @@ class NodeClassification:
         """What the model of a graph of so many nodes is made with, as far as the config says it."""
         names = (
             *("hidden", "depth", "heads", "out_heads", "norm", "head", "dropout", "rho", "affine", "self_loops"),
-            *("first", "logit_scale"),
+            *("first", "logit_scale", "rank"),
         )
         found = {name: getattr(self, name) for name in names} | {"neuron": neuron_of(self)}
         if self.affine == "node":

@@ -25,7 +25,8 @@ class TrainConfig:
         milestones: epochs at which the "step" schedule multiplies the rate by `gamma`.
         gamma: see `milestones`.
         loss: "cross_entropy" (of the readout) or "tet" (of every step).
-        readout: what classes are read from, and "cross_entropy" is of: the "mean", "sum", "last" or "max" over time.
+        readout: what classes are read from, and "cross_entropy" is of: the "mean", "sum", "last", "max" or "first" over
+            time, see `rheobase.nn.read_out`.
         label_smoothing: share of every label that is spread over all classes, in either loss.
         tet_lambda: weight of the regression term of "tet".
         tet_target: value that term pulls the logits to.
@@ -59,7 +60,7 @@ class TrainConfig:
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     loss: Literal["cross_entropy", "tet"] = "cross_entropy"
-    readout: Literal["mean", "sum", "last", "max"] = "mean"
+    readout: Literal["mean", "sum", "last", "max", "first"] = "mean"
     label_smoothing: float = 0.0
     tet_lambda: float = 0.05
     tet_target: float = 1.0
