@@ -7,6 +7,7 @@ up in the order of its places, so results do not depend on anything else.
 
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 CACHE: bool
@@ -17,14 +18,20 @@ OPTIONS = {"error_model": "numpy", "boundscheck": False, "fastmath": False, "nog
 @njit(cache=CACHE, **OPTIONS)
 def add_neighbours(x: Any, start: Any, column: Any, y: Any) -> None:
     """Set y[t, i, c] to the sum of x[t, column[p], c] over the places of row i."""
+    n = x.shape[2]
+    total = np.zeros(n, y.dtype)  # apart from y, so that the loops over c need not ask whether x and y overlap
     for t in range(len(y)):
+        now = x[t]
         for i in range(len(start) - 1):
-            total = y[t, i]
-            total[:] = 0
+            for c in range(n):
+                total[c] = 0
             for p in range(start[i], start[i + 1]):
-                row = x[t, column[p]]
-                for c in range(len(total)):
+                row = now[np.uint64(column[p])]
+                for c in range(n):
                     total[c] += row[c]
+            out = y[t, i]
+            for c in range(n):
+                out[c] = total[c]
 
 
 @njit(cache=CACHE, **OPTIONS)
