@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from rheobase.models.registry import register
 from rheobase.neurons import LIF
 from rheobase.nn.delay import DelayedLinear
+from rheobase.nn.dense import Dense
 from rheobase.nn.norm import TdBN
-from rheobase.nn.packing import Dense
 from rheobase.nn.recurrent import Recurrent
 from rheobase.nn.residual import MakeNeuron, maker_of, threshold_of
 from rheobase.nn.values import Values, emits

@@ -10,6 +10,7 @@ from rheobase.nn.attention import (
     attend,
 )
 from rheobase.nn.delay import Delay, DelayedLinear, delay_sigma, sharpen
+from rheobase.nn.dense import Dense
 from rheobase.nn.embedding import TemporalEmbedding
 from rheobase.nn.fuse import NormNeuron, Sequential, fuse
 from rheobase.nn.graph import GraphAttention, GraphConv, OnGraph, SparseInput, dirichlet_energy, propagate
@@ -18,7 +19,7 @@ from rheobase.nn.links import Links, add_ends, add_neighbours, softmax_in_rows
 from rheobase.nn.memory import Blocks, recomputing, saved_bytes
 from rheobase.nn.norm import TdBN, fold, fold_all, synchronise
 from rheobase.nn.observe import check, observe
-from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Dense, Linear, pair
+from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Linear, pair
 from rheobase.nn.rank import RankOrder
 from rheobase.nn.readout import read_out
 from rheobase.nn.recurrent import Recurrent

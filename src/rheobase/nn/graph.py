@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rheobase.nn.dense import Dense
 from rheobase.nn.links import Links, add_ends, add_neighbours, softmax_in_rows
-from rheobase.nn.packing import Dense
 from rheobase.nn.time import is_static
 from rheobase.nn.values import Values
 
