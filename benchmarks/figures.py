@@ -48,6 +48,11 @@ FIGURES = {
         "Median times of a training step, of its convolutions alone, and of all else in it; 32x32, batch 16.",
         ("training step", "products", "norm+neuron"),
     ),
+    "trained": Figure(
+        "Trained networks",
+        "Median times of a training step and of inference at the rates that training gave, in fp32 and in bf16.",
+        ("training step", "inference"),
+    ),
     "products": Figure(
         "Products that read spikes",
         "Median times of one convolution or linear layer at several densities of spikes.",

@@ -23,6 +23,7 @@ from rheobase.models import ResNet
 from rheobase.neurons import LIF
 from rheobase.nn import PerStep, TdBN
 from rheobase.scan import Temporal
+from rheobase.scan.spikes import Spikes
 
 CLASSES = 10
 PLAIN = ((64, 1), (64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1))
@@ -395,8 +396,8 @@ def without(net: nn.Module, wanted: Callable[[nn.Module], bool], x: Tensor) -> n
     return net
 
 
-def _replay(start: Tensor, y: Tensor, dx: Tensor, x: Tensor) -> Tensor:
-    found: Tensor = Recorded.apply(x, start, y, dx)
+def _replay(start: Tensor, y: Tensor, dx: Tensor, x: Tensor | Spikes) -> Tensor:
+    found: Tensor = Recorded.apply(x.carrier if isinstance(x, Spikes) else x, start, y, dx)
     return found
 
 

@@ -76,6 +76,7 @@ def environment(peers: dict[str, Peer]) -> Path:
         _run([sys.executable, "-m", "venv", "--clear", str(home)], home)
         _run([*pip, "--constraint", str(ROOT / "constraints.txt"), "--editable", str(ROOT)], home)
         base.touch()
+    _install_kernels(home, pip)
     failed: list[PeersMissingError] = []
     for name, peer in peers.items():
         done = home / f"complete-{name}"
@@ -91,6 +92,19 @@ def environment(peers: dict[str, Peer]) -> Path:
     if peers and len(failed) == len(peers):
         raise failed[0]
     return python
+
+
+def _install_kernels(home: Path, pip: list[str]) -> None:
+    """Our own optional kernels, built anew when their source has changed; without a C compiler they are left out."""
+    source, done = ROOT / "packages" / "kernels-cpu", home / "complete-kernels"
+    files = [path for part in ("csrc", "src") for path in (source / part).rglob("*.*")]
+    if done.exists() and done.stat().st_mtime > max(path.stat().st_mtime for path in files):
+        return
+    try:
+        _run([*pip, str(source)], home)
+        done.touch()
+    except PeersMissingError as error:
+        print(f"the CPU kernels are left out: {error}", file=sys.stderr, flush=True)
 
 
 def _run(command: list[str], home: Path) -> None:

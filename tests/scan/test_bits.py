@@ -3,8 +3,8 @@ import threading
 import pytest
 import torch
 
-from rheobase.scan import bits
-from rheobase.scan.bits import dense_stride, pack, unpack
+from rheobase.scan import bit_layout, bits
+from rheobase.scan.bits import dense_stride, is_binary, pack, unpack
 
 FORMATS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SHAPES = [
@@ -59,7 +59,7 @@ def test_every_engine_packs_the_same_bits(shape):
         if not x.numel():
             continue
         dense, packed = x.clone(), pack(x)
-        rows, inner = bits._rows(dense.shape, dense.stride())
+        rows, inner = bit_layout.rows(dense.shape, dense.stride())
         flat = dense.as_strided((rows, inner), (inner, 1))
         assert torch.equal(bits._pack_torch(flat)[0], packed)
         out = torch.full_like(flat, 7.0)
@@ -100,7 +100,9 @@ def test_a_value_that_is_no_spike_is_named(value, where):
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_neighbours_of_one_are_no_spikes(dtype):
     for x in (torch.ones(3, dtype=dtype), torch.ones(130, dtype=dtype)):
+        assert is_binary(x)
         x[1] = 1 - torch.finfo(dtype).eps
+        assert not is_binary(x)
         with pytest.raises(ValueError, match=rf"x\[1\] is .*, and 1 of {len(x)}"):
             pack(x)
 
@@ -108,6 +110,23 @@ def test_neighbours_of_one_are_no_spikes(dtype):
 def test_minus_zero_is_zero():
     x = spikes(2, 70)
     assert torch.equal(pack(torch.where(x == 0, -0.0, x)), pack(x))
+    assert is_binary(torch.where(x == 0, -0.0, x))
+
+
+@pytest.mark.parametrize("dtype", [*FORMATS, torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_any_format_may_be_asked_for_zeros_and_ones(dtype):
+    x = spikes(3, 4, 70).to(dtype)
+    assert is_binary(x)
+    assert is_binary(x[:0])
+    assert is_binary(x.transpose(0, 2))
+    assert is_binary(x[0, 0, 0])
+    if dtype != torch.bool:
+        y = x.clone()
+        y[2, 3, 69] = 2
+        assert not is_binary(y)
+        assert not is_binary(y.transpose(0, 2))
+        assert not is_binary(y[2, 3, 69])
+        assert is_binary(y[:2])
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float8_e4m3fn])

@@ -65,7 +65,7 @@ class ConvSNN(nn.Module):
             if len(layer) == 4 and layer not in ("pool", (*layer[:3], "max")):
                 raise ValueError(f"ConvSNN: a layer of the plan ends in {layer[3]!r}; expected 'max' or nothing")
         make = maker_of(neuron)
-        self.body = nn.Sequential()
+        self.body = Sequential()
         c_in = in_channels
         reads: Values = "real"
         for layer in plan:

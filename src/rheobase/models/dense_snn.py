@@ -10,6 +10,7 @@ from rheobase.models.registry import register
 from rheobase.neurons import LIF
 from rheobase.nn.delay import DelayedLinear
 from rheobase.nn.dense import Dense
+from rheobase.nn.fuse import Sequential
 from rheobase.nn.norm import TdBN
 from rheobase.nn.recurrent import Recurrent
 from rheobase.nn.residual import MakeNeuron, maker_of, threshold_of
@@ -70,9 +71,9 @@ class DenseSNN(nn.Module):
             layer = [weights(width, size, reads), TdBN(size, threshold_of(cell)), cell]
             if kind == "recurrent":
                 layer[2] = _fed_back(cell, size)
-            layers.append(nn.Sequential(*layer))
+            layers.append(Sequential(*layer))
             width, reads = size, emits(cell)
-        self.body = nn.Sequential(*layers)
+        self.body = Sequential(*layers)
         self.head = weights(width, classes, reads, bias=True)
 
     def blocks(self) -> list[nn.Module]:

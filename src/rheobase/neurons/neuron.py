@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rheobase.scan import Scan, Step, Temporal
 from rheobase.scan.norm import Normed
+from rheobase.scan.spikes import AsBits
 
 Reset = Literal["zero", "subtract", "none"]
 
@@ -92,12 +93,17 @@ class Neuron(Temporal):
     def sequence(self, x: Any, state: tuple[Tensor, ...] | None) -> tuple[Any, tuple[Tensor, ...]]:
         """Run x `[T, B, ...]`, or a normalisation of it, from `state`, each `[B, ...]` (None: rest).
 
-        A step with several inputs takes a tuple of sequences; noise is drawn unless it is in the tuple.
+        A step with several inputs takes a tuple of sequences; noise is drawn unless it is in the tuple. What comes as
+        `AsBits` is answered with `Spikes`.
         """
+        packed = isinstance(x, AsBits)
+        x = x.x if isinstance(x, AsBits) else x
         first, *others = x if isinstance(x, tuple | list) else (x,)
         if 1 + len(others) < len(self.scan.step.inputs):
             others += self.noise(first.x if isinstance(first, Normed) else first)
         params = {name: getattr(self, name) for name in self.scan.params}
+        if packed:
+            return self.scan.spikes(first, others, state, **params)
         if isinstance(first, Normed):
             return self.scan.normed(first, others, state, **params)
         return self.scan((first, *others), state, **params)

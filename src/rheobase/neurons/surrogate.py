@@ -7,6 +7,7 @@ threshold. A surrogate is a frozen dataclass, called like the step itself inside
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,13 @@ from rheobase.scan import spike
 
 @dataclass(frozen=True)
 class Surrogate:
-    """Base of all surrogates: a spike whose derivative is that of a smooth primitive."""
+    """Base of all surrogates: a spike whose derivative is that of a smooth primitive.
+
+    Attributes:
+        closes: the derivative is zero beyond some distance, so that gradients pass few spikes.
+    """
+
+    closes: ClassVar[bool] = False
 
     def primitive(self, x: Tensor) -> Tensor:
         """The smooth step $P(x)$."""
@@ -79,6 +86,7 @@ class Rectangle(Surrogate):
     """
 
     width: float = 1.0
+    closes: ClassVar[bool] = True
 
     def primitive(self, x: Tensor) -> Tensor:  # noqa: D102
         return torch.clamp(x / self.width + 0.5, 0.0, 1.0)
@@ -98,6 +106,7 @@ class Triangle(Surrogate):
     """
 
     width: float = 1.0
+    closes: ClassVar[bool] = True
 
     def primitive(self, x: Tensor) -> Tensor:  # noqa: D102
         z = torch.clamp(x / self.width, -1.0, 1.0)

@@ -19,7 +19,7 @@ from rheobase.nn.links import Links, add_ends, add_neighbours, softmax_in_rows
 from rheobase.nn.memory import Blocks, recomputing, saved_bytes
 from rheobase.nn.norm import TdBN, fold, fold_all, synchronise
 from rheobase.nn.observe import check, observe
-from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Linear, pair
+from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Linear, pair, sparsify
 from rheobase.nn.rank import RankOrder
 from rheobase.nn.readout import read_out
 from rheobase.nn.recurrent import Recurrent
@@ -89,6 +89,7 @@ __all__ = [
     "saved_bytes",
     "sharpen",
     "softmax_in_rows",
+    "sparsify",
     "stream",
     "synchronise",
     "unflatten_state",

@@ -1,38 +1,82 @@
-"""Layers that run as one: a norm waits for the neuron or the sum behind it, so that its value is never written."""
+"""Layers that run as one.
+
+A norm waits for the neuron or the sum behind it, so that its value is never written; a neuron hands its spikes as bits
+to a layer behind it that reads bits, so that they are never written as numbers.
+"""
 
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from rheobase.neurons import Neuron
 from rheobase.nn.norm import TdBN
-from rheobase.nn.packing import pair
+from rheobase.nn.packing import ReadsSpikes, pair
+from rheobase.nn.time import PerStep
+from rheobase.scan import run_cpu
 from rheobase.scan.engine import resolve
 from rheobase.scan.norm import Normed
+from rheobase.scan.spikes import AsBits, Spikes
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def settled(x: Any) -> Any:
-    """x itself, or the value of a norm that waited in vain."""
-    return x.value(resolve(x.x.device)) if isinstance(x, Normed) else x
+    """x itself, or the value of a norm or of spikes that waited in vain."""
+    if isinstance(x, Normed):
+        return x.value(resolve(x.x.device))
+    return x.value() if isinstance(x, Spikes) else x
 
 
-def run(layer: nn.Module, x: Any) -> Any:
+def run(layer: nn.Module, x: Any, reader: nn.Module | None = None) -> Any:
     """`layer(x)`, but a norm gives a `Normed` that waits for what comes next, and a neuron takes one in.
 
-    A norm that somebody watches through a hook, and any norm on the reference engine, gives its value.
+    A neuron gives `Spikes` where `reader`, the layer that will be handed its output, reads bits. A layer that somebody
+    watches through a hook, and any layer on the reference engine, gives its value.
     """
-    if isinstance(x, Normed) and not _takes_norm(layer):
+    if isinstance(layer, Sequential | NormNeuron) and not _watched(layer):
+        return layer.waiting(x, reader)
+    if isinstance(x, Normed) and not _is_plain_neuron(layer):
+        x = settled(x)
+    if isinstance(x, Spikes) and _reader_in(layer) is None:
         x = settled(x)
     if isinstance(layer, TdBN) and not _watched(layer) and layer.can_wait(x):
         return layer.waiting(x)
-    return layer(x)
+    asked = reader is not None and not torch.compiler.is_compiling() and _hands_bits(layer, x, reader)
+    return layer(AsBits(x) if asked else x)
 
 
-def _takes_norm(layer: nn.Module) -> bool:
+def _is_plain_neuron(layer: nn.Module) -> bool:
     return isinstance(layer, Neuron) and type(layer).sequence is Neuron.sequence and layer.scan.fused
+
+
+def _hands_bits(neuron: nn.Module, x: Any, reader: nn.Module) -> bool:
+    """Whether the neuron's spikes for x may come as bits, and the reader is glad of them."""
+    found = _reader_in(reader) if _is_plain_neuron(neuron) and not _watched(neuron) else None
+    if found is None:
+        return False
+    layer, per_step = found
+    x = x.x if isinstance(x, Normed) else x
+    if not isinstance(x, Tensor) or x.dim() < 3 or not neuron.scan.can_pack(x):  # type: ignore[union-attr, operator]
+        return False
+    size, stride = tuple(x.shape), run_cpu.stride(x)
+    if per_step:
+        size, stride = (size[0] * size[1], *size[2:]), stride[1:]
+    return layer.takes_bits(size, stride, x.dtype)
+
+
+def _reader_in(layer: nn.Module, per_step: bool = False) -> tuple[ReadsSpikes, bool] | None:
+    """The layer that would read what this one is handed, if it may be handed bits, and whether time is folded there."""
+    if _watched(layer):
+        return None
+    if isinstance(layer, ReadsSpikes):
+        return layer, per_step
+    if isinstance(layer, PerStep):
+        return None if per_step else _reader_in(layer.module, True)
+    if isinstance(layer, nn.Sequential) and len(layer):
+        return _reader_in(layer[0], per_step)
+    return None
 
 
 def _watched(module: nn.Module) -> bool:
@@ -43,7 +87,7 @@ def _watched(module: nn.Module) -> bool:
 
 def run_with_sum(branch: nn.Module, x: Any, summand: Tensor, after: nn.Module) -> Any:
     """`after(branch(x) + summand)`; a norm at the end of the branch, the sum and a neuron behind it are one kernel."""
-    y = branch.waiting(x) if isinstance(branch, Sequential) and not _watched(branch) else branch(x)
+    y = run(branch, x)
     if isinstance(y, Normed) and y.plus is None and (y.x.shape, y.x.dtype) == (summand.shape, summand.dtype):
         return settled(run(after, replace(y, plus=summand)))
     y = settled(y)
@@ -57,13 +101,15 @@ def run_with_sum(branch: nn.Module, x: Any, summand: Tensor, after: nn.Module) -
 class Sequential(nn.Sequential):
     """nn.Sequential in which a `TdBN` and the neuron behind it run as one kernel; names and results are the same.
 
-    In half formats the normalised value is not rounded between the two.
+    A neuron hands its spikes as bits to a layer behind it that reads them so: see `rheobase.nn.Conv2d`. In half formats
+    the normalised value is not rounded between norm and neuron.
     """
 
-    def waiting(self, x: Any) -> Any:
-        """As calling it, but a norm at the end is left waiting."""
-        for layer in self:
-            x = run(layer, x)
+    def waiting(self, x: Any, reader: nn.Module | None = None) -> Any:
+        """As calling it, but a norm at the end, or bits for the `reader` that comes next, are left waiting."""
+        layers = list(self)
+        for layer, following in zip(layers, [*layers[1:], reader], strict=True):
+            x = run(layer, x, following)
         return x
 
     def forward(self, x: Any) -> Any:  # noqa: D102
@@ -87,9 +133,13 @@ class NormNeuron(nn.Module):
         """What the neuron emits."""
         return getattr(self.neuron, "emits", "real")
 
+    def waiting(self, x: Any, reader: nn.Module | None = None) -> Any:
+        """As calling it, but spikes as bits for the `reader` that comes next are left waiting."""
+        return run(self.neuron, run(self.norm, x), reader)
+
     def forward(self, x: Tensor) -> Tensor:
         """Run x `[T, B, C, ...]`."""
-        y: Tensor = run(self.neuron, run(self.norm, x))
+        y: Tensor = settled(self.waiting(x))
         return y
 
 

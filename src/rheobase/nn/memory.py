@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from rheobase.nn.fuse import Sequential, settled
 from rheobase.nn.packing import packing, packing_is_on
 from rheobase.nn.time import is_static
 from rheobase.nn.values import Values, emits
@@ -54,8 +55,8 @@ def recomputing() -> bool:
     return _recomputing
 
 
-class Blocks(nn.Sequential):
-    """An nn.Sequential of blocks on `[T, B, ...]` that obeys `rb.memory`; same state_dict.
+class Blocks(Sequential):
+    """A `Sequential` of blocks on `[T, B, ...]` that obeys `rb.memory`; same state_dict.
 
     In "bits" mode segments of at least two blocks keep only their input: as bits where the block before declares to
     emit spikes, else as it is. In backward a segment runs again on what it had: input, parameters, state of the
@@ -93,11 +94,11 @@ class Blocks(nn.Sequential):
             )
         return self.segments
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Run the blocks in order."""
+    def waiting(self, x: Any, reader: nn.Module | None = None) -> Any:
+        """Run the blocks in order; in "bits" mode nothing is left waiting."""
         if _mode == "full" or len(self) < 2 or not torch.is_grad_enabled():
-            return cast(Tensor, super().forward(input))
-        return _run(self, input)
+            return super().waiting(x, reader)
+        return _run(self, settled(x))
 
 
 def _forget(blocks: Blocks, x: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class _Segment:
     """Blocks in a row, and all that a second run needs to be the first one again."""
 
     def __init__(self, blocks: list[nn.Module], reads: Values, x: Tensor) -> None:
-        self.module, self.binary = nn.Sequential(*blocks), reads == "binary"
+        self.module, self.binary = Sequential(*blocks), reads == "binary"
         self.engine, self.packing, self.random = chosen(), packing_is_on(), _random(x.device)
         self.modes = [module.training for module in self.module.modules()]
         self.device, self.cast = x.device.type, torch.is_autocast_enabled(x.device.type)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rheobase.scan.spikes import Spikes
 from rheobase.scan.temporal import ModelState, Temporal, calling
 
 
@@ -31,17 +32,21 @@ class PerStep(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Spikes) -> Tensor:
         """Apply the module to every step of x `[T, B, ...]`.
 
         Raises:
             ValueError: x has no time and batch axis.
         """
+        if isinstance(x, Spikes):
+            T, B = x.shape[:2]
+            y: Tensor = self.module(x.folded())
+            return y.unflatten(0, (T, B))
         if x.dim() < 2:
             raise ValueError(f"PerStep: x has shape {tuple(x.shape)}; expected [T, B, ...]")
         T, B = x.shape[:2]
         if is_static(x):
-            y: Tensor = self.module(self._ordered(x[0]))
+            y = self.module(self._ordered(x[0]))
             return y.unsqueeze(0).expand(T, *y.shape)
         y = self.module(self._ordered(x.flatten(0, 1)))
         return y.unflatten(0, (T, B))

@@ -1,8 +1,6 @@
 """`rheobase::pack` and `rheobase::unpack`: spikes in {0, 1} as bits, 32 times smaller than fp32.
 
-The layout: bits run along memory. A row is the innermost axis of memory (the channels in channels-last); where that has
-fewer than 64 values the next axes join it until it has. Rows are padded with zeros to words of 64, and bit k of word w
-is value 64 w + k of the row. A tensor of bits is int64 `[rows, words]`.
+How they lie is said in `rheobase.scan.bit_layout`.
 """
 
 import ctypes
@@ -15,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rheobase.scan import run_cpu
+from rheobase.scan.bit_layout import rows
 from rheobase.scan.pool import Kernel, kernel_at, run
 
 _library = torch.library.Library("rheobase", "FRAGMENT")
@@ -53,49 +52,56 @@ def unpack(
     return x
 
 
-def _rows(shape: Sequence[int], stride: Sequence[int]) -> tuple[int, int]:
-    """How many rows of bits a dense tensor has, and how many values each."""
-    order = sorted((k for k, size in enumerate(shape) if size != 1), key=lambda k: stride[k])
-    count = inner = 1
-    for k in order:
-        if inner < 64:
-            inner *= shape[k]
-        else:
-            count *= shape[k]
-    return count, inner
+def is_binary(x: Tensor) -> bool:
+    """Whether x, of any number format, holds 0 and 1 alone (-0 counts as 0)."""
+    if _fits(x):
+        return _packed(x)[1]
+    return bool(((x == 0) | (x == 1)).all())
 
 
 def _pack(x: Tensor) -> Tensor:
     _check(x)
-    dense = _dense(x)
-    rows, inner = _rows(dense.shape, dense.stride())
-    if not x.numel():
-        return torch.empty(rows, -(-inner // 64), dtype=torch.int64, device=x.device)
-    flat = dense.as_strided((rows, inner), (inner, 1))
-    if x.device.type == "cpu":
-        bits, fine = _pack_cpu(flat)
-    else:
-        bits, fine = _pack_torch(flat)
+    bits, fine = _packed(x)
     if not fine:
         raise _strange(x)
     return bits
 
 
+def try_pack(x: Float[Tensor, "*shape"]) -> Int64[Tensor, "rows words"] | None:
+    """As `pack`, but None where x holds a value that is neither 0 nor 1."""
+    bits, fine = _packed(x)
+    return bits if fine else None
+
+
+def _packed(x: Tensor) -> tuple[Tensor, bool]:
+    """The bits of x, and whether it holds no other values."""
+    dense = _dense(x)
+    count, inner = rows(dense.shape, dense.stride())
+    if not x.numel():
+        return torch.empty(count, -(-inner // 64), dtype=torch.int64, device=x.device), True
+    flat = dense.as_strided((count, inner), (inner, 1))
+    return _pack_cpu(flat) if x.device.type == "cpu" else _pack_torch(flat)
+
+
 def _unpack(bits: Tensor, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
-    rows, inner = _rows(shape, stride)
-    if bits.dtype != torch.int64 or bits.shape != (rows, -(-inner // 64)):
+    count, inner = rows(shape, stride)
+    if bits.dtype != torch.int64 or bits.shape != (count, -(-inner // 64)):
         raise ValueError(
             f"unpack: bits are {bits.dtype} {tuple(bits.shape)}; a tensor of shape {tuple(shape)} and stride "
-            f"{tuple(stride)} has int64 {(rows, -(-inner // 64))}; pass the shape and dense_stride of what was packed"
+            f"{tuple(stride)} has int64 {(count, -(-inner // 64))}; pass the shape and dense_stride of what was packed"
         )
     x = torch.empty_strided(shape, stride, dtype=dtype, device=bits.device)
     if x.numel():
-        (_unpack_cpu if x.device.type == "cpu" else _unpack_torch)(bits, x.as_strided((rows, inner), (inner, 1)))
+        (_unpack_cpu if x.device.type == "cpu" else _unpack_torch)(bits, x.as_strided((count, inner), (inner, 1)))
     return x
 
 
+def _fits(x: Tensor) -> bool:
+    return x.is_floating_point() and x.element_size() > 1
+
+
 def _check(x: Tensor) -> None:
-    if not x.is_floating_point() or x.element_size() == 1:
+    if not _fits(x):
         raise ValueError(f"pack: x is {x.dtype}; expected float16, bfloat16, float32 or float64")
 
 
@@ -177,8 +183,8 @@ def _unpack_cpu(bits: Tensor, flat: Tensor) -> None:
 
 def _pack_fake(x: Tensor) -> Tensor:
     _check(x)
-    rows, inner = _rows(x.shape, dense_stride(x))
-    return torch.empty(rows, -(-inner // 64), dtype=torch.int64, device=x.device)
+    count, inner = rows(x.shape, dense_stride(x))
+    return torch.empty(count, -(-inner // 64), dtype=torch.int64, device=x.device)
 
 
 def _unpack_fake(bits: Tensor, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:

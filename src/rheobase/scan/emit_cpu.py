@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rheobase.scan.functions import lower
 from rheobase.scan.ir import Node, Program, live
 
-EMITTER = 6
+EMITTER = 7
 """Version of what this file writes; part of the key of every cached kernel."""
 
 PRELUDE = '''
@@ -89,6 +89,13 @@ def gather(sums, lanes, start, n, inner, size):
             m = min(n - done, (run + 1) * inner - (start + done))
             sums[run % size] += total(lanes[done:done + m], m)
         done += m
+
+
+@njit(**OPTIONS)
+def pack(words, spikes, n):
+    """The first n spikes, a multiple of 64, as bits."""
+    for w in range(n // 64):
+        words[w] = nonzero64(spikes, 64 * w)
 
 
 @njit(**OPTIONS)
@@ -292,6 +299,11 @@ class _Kernel:
         self.unpacked.append(f"{name} = carray({_SCALAR[format_]}_at(slots[{len(self.slots)}]), ALL)")
         self.slots += "q"
 
+    def words(self, name: str) -> None:
+        """An array of words of bits."""
+        self.unpacked.append(f"{name} = carray(uint64_at(slots[{len(self.slots)}]), ALL)")
+        self.slots += "q"
+
     def sequence(self, name: str) -> None:
         """An array of all time steps and the distance between them."""
         self.array(f"{name}_all", self.layout.io)
@@ -429,7 +441,8 @@ def _header(program: Program, layout: Layout) -> str:
     return (
         f'"""Written by rheobase for the step {program.name!r}: {layout.io}, tiles of {layout.tile} lanes."""\n\n'
         "import math\n\nimport numpy as np\nfrom numba import carray, cfunc, njit\n\n"
-        "from rheobase.scan.native import float32_at, float64_at, get, number, put, take, uint16_at\n\n"
+        "from rheobase.scan.native import (\n    float32_at, float64_at, get, nonzero64, number, put, take, uint16_at, "
+        "uint64_at\n)\n\n"
         f"F = np.{_SCALAR[layout.membrane]}\n"
         "ONE, ZERO = F(1.0), F(0.0)\n"
         f"ALL = ({_ENDLESS},)\n"
@@ -466,7 +479,10 @@ def _gradients(program: Program, layout: Layout) -> list[str]:
 
 
 def emit_forward(program: Program, layout: Layout) -> Source:
-    """Kernel `forward`; its slots: the fixed ones, inputs, states, params, outputs, final states."""
+    """Kernel `forward`; its slots: the fixed ones, inputs, states, params, outputs, final states.
+
+    Packed outputs need a number of lanes, and of lanes in a tile, that words of 64 bits divide.
+    """
     program = _lowered(program, layout)
     k = _Kernel("forward", layout)
     m = layout.membrane
@@ -477,8 +493,14 @@ def emit_forward(program: Program, layout: Layout) -> Source:
         k.scratch.append(f"{s}_lanes")
     params = forward_parameters(program)
     k.parameters(params)
-    for j in range(len(program.outputs)):
-        k.array(f"out{j}_all", layout.io)
+    outputs = [f"out{j}" for j in range(len(program.outputs))]
+    packed = [out for out, bits in zip(outputs, program.packed, strict=False) if bits]
+    for out in outputs:
+        if out in packed:
+            k.words(f"{out}_all")
+            k.scratch += [f"{out}_row{j}" for j in range(layout.chunk)]
+        else:
+            k.array(f"{out}_all", layout.io)
     for s in program.states:
         k.array(f"{s}_last", m)
 
@@ -488,13 +510,12 @@ def emit_forward(program: Program, layout: Layout) -> Source:
         k.add(3, f"fill({s}_lanes, {s}_first, {s}_first_step, a, n)")
     k.spread(3, params)
     nodes = live(program.nodes, [*program.outputs, *program.next_states])
-    outputs = [f"out{j}" for j in range(len(program.outputs))]
 
     def steps(count: int) -> None:
         """So many steps from t on."""
         for j in range(count):
             k.step_rows(4, program.inputs, j)
-            k.new_rows(4, outputs, j)
+            k.new_rows(4, [out for out in outputs if out not in packed], j)
         k.written(
             [*(f"{out}_row{j}" for out in outputs for j in range(count)), *(f"{s}_lanes" for s in program.states)]
         )
@@ -505,10 +526,13 @@ def emit_forward(program: Program, layout: Layout) -> Source:
             k.load_rows(5, program.inputs, j)
             k.body(5, nodes)
             for out, name in zip(outputs, program.outputs, strict=True):
-                k.add(5, k.put(f"{out}_row{j}", _STORE[layout.io].format(name)))
+                k.add(5, k.put(f"{out}_row{j}", name if out in packed else _STORE[layout.io].format(name)))
             k.advance(5, program.states, program.next_states)
         for s in program.states:
             k.add(5, k.put(f"{s}_lanes", s))
+        for out in packed:
+            for j in range(count):
+                k.add(4, f"base = ((t + {j}) * N + a) // 64", f"pack({out}_all[base:base + n // 64], {out}_row{j}, n)")
 
     k.through_time(3, steps)
     for s in program.states:

@@ -40,7 +40,8 @@ class Program:
     """A traced step.
 
     `inputs`, `states` and `params` name the arguments; the cotangents are `grad_<output>` and `grad_<state>`.
-    `outputs`, `next_states` and the three `grads_*` name, for each of them, the value that holds it.
+    `outputs`, `next_states` and the three `grads_*` name, for each of them, the value that holds it. `packed` outputs
+    are written as bits, set where they are not zero (see `rheobase.scan.bit_layout`); empty: none is.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Program:
     grads_params: tuple[str, ...]
     hoisted: tuple[Node, ...]
     nodes: tuple[Node, ...]
+    packed: tuple[bool, ...] = ()
 
     @property
     def grads_outputs(self) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ class Program:
             value = getattr(self, field.name)
             if field.name in ("hoisted", "nodes"):
                 rows += [f"{field.name}: {node}" for node in value]
-            else:
+            elif field.name != "packed" or value:
                 words = [value] if isinstance(value, str) else [str(v) for v in value]
                 rows.append(" ".join([f"{field.name}:", *words]))
         return "\n".join(rows) + "\n"
@@ -106,7 +108,7 @@ def parse(text: str) -> Program:
             found[key].append(_parse_node(rest))
         elif key == "name":
             found[key] = rest
-        elif key == "binary":
+        elif key in ("binary", "packed"):
             found[key] = tuple(word == "True" for word in rest.split())
         else:
             found[key] = tuple(rest.split())

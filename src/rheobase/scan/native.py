@@ -56,6 +56,19 @@ def take(typingctx: Any, slots: Any, index: Any) -> Any:  # noqa: ARG001
     return types.int64(SLOTS, types.int64), codegen
 
 
+@intrinsic
+def nonzero64(typingctx: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
+    """A word whose bit k says whether `array[index + k]` is not zero, for floats."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.VectorType(context.get_value_type(signature.args[0].dtype), 64)
+        first = builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+        x = builder.load(builder.bitcast(first, kind.as_pointer()), align=signature.args[0].dtype.bitwidth // 8)
+        return builder.bitcast(builder.fcmp_unordered("!=", x, ir.Constant(kind, None)), ir.IntType(64))
+
+    return types.uint64(array, types.intp), codegen
+
+
 _PLACES = 64
 """Places that a loop can tell apart."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rheobase.scan.collective import sum_over_processes
-from rheobase.scan.op import grouped, run_backward, run_forward
+from rheobase.scan.op import count_bits, grouped, of_outputs, run_backward, run_forward, run_packed
 from rheobase.scan.rewrite import COMBINATION, IDENTITY, MOMENTS
 
 
@@ -44,6 +44,7 @@ class Normed:
         params: Sequence[Tensor],
         engine: str,
         identity: bool = False,
+        packed: str = "",
     ) -> list[Tensor]:
         """Outputs and final states of a step whose first input this is.
 
@@ -52,12 +53,14 @@ class Normed:
             others: inputs behind the first.
             state, params, engine: as for the operator.
             identity: the step hands its input on.
+            packed: the packed step that runs in its place, forward; see `rheobase.scan.op.run_packed`.
         """
         steps = self.x.shape[0] if self.x.shape[0] > 1 and self.x.stride(0) == 0 else 1
         x = self.x[:1] if steps > 1 else self.x
         inputs = [x, *([] if self.plus is None else [self.plus]), *others]
         norm = (self.mean, self.var, self.gain.to(self.mean.dtype), self.bias)
-        settings = (text, engine, len(inputs), len(state), steps, self.eps, self.batch, self.plus is not None, identity)
+        sizes = (len(inputs), len(state), steps)
+        settings = (text, engine, *sizes, self.eps, self.batch, self.plus is not None, identity, packed)
         return list(_NormScan.apply(*settings, self.share, *norm, *inputs, *state, *params))
 
     def value(self, engine: str) -> Tensor:
@@ -109,6 +112,7 @@ class _NormScan(torch.autograd.Function):
         batch: bool,
         plus: bool,
         identity: bool,
+        packed: str,
         share: Tensor | None,
         mean: Tensor,
         var: Tensor,
@@ -119,17 +123,22 @@ class _NormScan(torch.autograd.Function):
         x, state, params = grouped(tensors, (n_inputs, n_states))
         scale = gain / torch.sqrt(var + eps)
         norm = [_per_channel(v, x[0]) for v in (scale, bias - mean * scale, mean)]
-        ctx.settings = text, engine, n_inputs, n_states, steps, eps, batch, plus, identity, share
+        ctx.settings = text, engine, n_inputs, n_states, steps, eps, batch, plus, identity, packed, share
         ctx.set_materialize_grads(False)
         kept = [tensors[0], *tensors[2:]] if identity and plus else tensors
         ctx.save_for_backward(mean, var, *norm, *kept)
         if steps > 1:
             x[0] = x[0].expand(steps, *x[0].shape[1:])
-        return tuple(run_forward(text, x, state, [*norm, *params], engine))
+        if not packed:
+            return tuple(run_forward(text, x, state, [*norm, *params], engine))
+        found = run_packed(packed, x, state, [*norm, *params])
+        ctx.mark_non_differentiable(*found[1 : 1 + count_bits(packed)])
+        return tuple(found)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        text, engine, n_inputs, n_states, steps, eps, batch, plus, identity, together = ctx.settings
+    def backward(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
+        text, engine, n_inputs, n_states, steps, eps, batch, plus, identity, packed, together = ctx.settings
+        grads = of_outputs(given, count_bits(packed))
         mean, var, *saved = ctx.saved_tensors
         norm, kept = saved[:3], saved[3:]
         if identity and plus:
@@ -138,14 +147,14 @@ class _NormScan(torch.autograd.Function):
         x, state, params = grouped(kept, (n_inputs, n_states))
         if steps > 1:
             x[0] = once.expand(steps, *once.shape[1:])
-        needs = ctx.needs_input_grad[14:]
+        needs = ctx.needs_input_grad[15:]
         middle, last = needs[1 + plus : n_inputs + n_states], needs[n_inputs + n_states :]
         hidden = needs[0] or (plus and needs[1])  # the gradient of the normalised value
-        sums = any(ctx.needs_input_grad[12:14]) or (needs[0] and batch)
+        sums = any(ctx.needs_input_grad[13:15]) or (needs[0] and batch)
         wanted = [hidden and not identity, *([False] * plus), *middle, sums, sums, False, *last]
         found: Iterator[Tensor | None] = iter([None] * len(wanted))
         if any(wanted) and any(grad is not None for grad in grads):
-            found = iter(run_backward(text, x, state, [*norm, *params], list(grads), wanted, engine))
+            found = iter(run_backward(text, x, state, [*norm, *params], grads, wanted, engine))
         g = grads[0] if identity else next(found) if hidden else None
         to_middle = [next(found) if want else None for want in middle]
         by_scale, by_shift = (next(found), next(found)) if sums else (None, None)
@@ -168,4 +177,4 @@ class _NormScan(torch.autograd.Function):
                 (to_x,) = run_forward(COMBINATION, [total, once], [], [scale, b, c], engine)
             else:
                 to_x = (total * scale).to(once.dtype)
-        return (*(None,) * 12, to_gain, to_bias, to_x, *([g] * plus), *to_middle, *to_last)
+        return (*(None,) * 13, to_gain, to_bias, to_x, *([g] * plus), *to_middle, *to_last)

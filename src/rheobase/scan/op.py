@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 from rheobase.scan import reference, run_cpu, run_triton
+from rheobase.scan.bit_layout import rows
 from rheobase.scan.engine import resolve
 from rheobase.scan.ir import parse
 from rheobase.scan.language import UnsupportedOperationError, fall_back
 from rheobase.scan.number import number
-from rheobase.scan.rewrite import normed_text
+from rheobase.scan.rewrite import normed_text, packed_text
+from rheobase.scan.spikes import Spikes, carrier
 from rheobase.scan.trace import State, Step, trace
+from rheobase.scan.windows import close, windows_of
 
 if TYPE_CHECKING:
     from rheobase.scan.norm import Normed
@@ -66,8 +69,14 @@ def _all(x: Tensor) -> Tensor:
 
 
 def _scan_fake(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:  # noqa: ARG001
+    program = parse(step)
     last = [_one(x[0], _membrane(x[0].dtype)) for _ in state]
-    return [*(_all(x[0]) for _ in parse(step).outputs), *last]
+    outputs = [_all(x[0]) for _ in program.outputs]
+    for k, bits in enumerate(program.packed):
+        if bits:
+            count, inner = rows(outputs[k].shape, outputs[k].stride())
+            outputs[k] = x[0].new_empty((count, inner // 64), dtype=torch.int64)
+    return [*outputs, *last]
 
 
 def _scan_backward_fake(
@@ -98,19 +107,41 @@ class _Scan(torch.autograd.Function):
     """Autograd of the operator, on flat tensors: `torch.library.register_autograd` takes 60 us a call for lists."""
 
     @staticmethod
-    def forward(ctx: Any, step: str, engine: str, sizes: tuple[int, int], *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.step, ctx.engine, ctx.sizes = step, engine, sizes
+    def forward(
+        ctx: Any, step: str, engine: str, sizes: tuple[int, int], packed: str, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.step, ctx.engine, ctx.sizes, ctx.bits = step, engine, sizes, count_bits(packed)
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         x, state, params = grouped(tensors, sizes)
-        return tuple(run_forward(step, x, state, params, engine))
+        if not packed:
+            return tuple(run_forward(step, x, state, params, engine))
+        found = run_packed(packed, x, state, params)
+        ctx.mark_non_differentiable(*found[1 : 1 + ctx.bits])
+        return tuple(found)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        wanted = [bool(want) for want in ctx.needs_input_grad[3:]]
+        wanted = [bool(want) for want in ctx.needs_input_grad[4:]]
         x, state, params = grouped(ctx.saved_tensors, ctx.sizes)
-        found = iter(run_backward(ctx.step, x, state, params, list(grads), wanted, ctx.engine))
-        return (None, None, None, *(next(found) if want else None for want in wanted))
+        to_outputs = of_outputs(grads, ctx.bits)
+        found = iter(run_backward(ctx.step, x, state, params, to_outputs, wanted, ctx.engine))
+        return (None, None, None, None, *(next(found) if want else None for want in wanted))
+
+
+def run_packed(packed: str, x: list[Tensor], state: list[Tensor], params: list[Tensor]) -> list[Tensor]:
+    """A packed step on the CPU engine: the carrier of its first output (see `Spikes`), bits, final states."""
+    return [carrier(x[0].shape, x[0].dtype), *_scan(packed, x, state, params, "cpu")]
+
+
+def count_bits(packed: str) -> int:
+    """How many tensors of bits a packed step puts out; none, if there is no such step."""
+    return len(parse(packed).outputs) if packed else 0
+
+
+def of_outputs(grads: Sequence[Tensor | None], bits: int) -> list[Tensor | None]:
+    """Gradients of the one output and of final states, without those of bits, which have none."""
+    return [grads[0], *grads[1 + bits :]]
 
 
 def grouped(tensors: Sequence[Tensor], sizes: tuple[int, int]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -119,9 +150,13 @@ def grouped(tensors: Sequence[Tensor], sizes: tuple[int, int]) -> tuple[list[Ten
     return list(tensors[:a]), list(tensors[a:b]), list(tensors[b:])
 
 
-def _scan_autograd(step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str) -> list[Tensor]:
+def _scan_autograd(
+    step: str, x: list[Tensor], state: list[Tensor], params: list[Tensor], engine: str, packed: str = ""
+) -> list[Tensor]:
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*x, *state, *params)):
-        return list(_Scan.apply(step, engine, (len(x), len(state)), *x, *state, *params))
+        return list(_Scan.apply(step, engine, (len(x), len(state)), packed, *x, *state, *params))
+    if packed:
+        return run_packed(packed, x, state, params)
     return run_forward(step, x, state, params, engine)
 
 
@@ -143,12 +178,13 @@ def run_backward(
     engine: str,
 ) -> list[Tensor]:
     """`rheobase::scan_backward`, past the dispatcher where nobody is watching it."""
-    direct = _is_direct(x[0]) and not torch.is_grad_enabled()
+    direct = is_direct(x[0]) and not torch.is_grad_enabled()
     run = _scan_backward if direct else _op_backward
     return run(step, x, state, params, grads, wanted, engine)  # type: ignore[no-any-return]
 
 
-def _is_direct(x: Tensor) -> bool:
+def is_direct(x: Tensor) -> bool:
+    """Whether operators on x may be called past the dispatcher: nobody compiles, traces or watches."""
     return not torch.compiler.is_compiling() and _is_plain(x)
 
 
@@ -235,7 +271,7 @@ class Scan:
         if engine == "reference":
             outputs, last = reference.run(self.step, inputs, state, values, self.constants)
             return (outputs[0] if len(outputs) == 1 else outputs), last
-        run = _scan_autograd if _is_direct(inputs[0]) else _op
+        run = _scan_autograd if is_direct(inputs[0]) else _op
         found = run(self._texts[membrane], inputs, list(state), [values[name] for name in self.params], engine)
         return _parted(found, len(state))
 
@@ -252,6 +288,46 @@ class Scan:
         text = normed_text(self._texts[membrane], norm.plus is not None)
         found = norm.run(text, others, state, [values[name] for name in self.params], engine)
         return _parted(found, len(state))
+
+    def can_pack(self, x: Tensor) -> bool:
+        """Whether `spikes` takes the sequence x (of a `Normed`: its x)."""
+        return (
+            self.fused
+            and is_direct(x)
+            and resolve(x.device) == "cpu"
+            and parse(self.text(x.dtype)).binary == (True,)
+            and run_cpu.words(x) is not None
+        )
+
+    def spikes(
+        self,
+        x: "Tensor | Normed",
+        others: Sequence[Tensor] = (),
+        state: State | None = None,
+        **params: Tensor | float,
+    ) -> tuple[Spikes, State]:
+        """As calling it with `[x, *others]`, or `normed`, but the spikes are written as bits and nowhere as numbers.
+
+        x is one that `can_pack`. With gradients, a step whose surrogates have windows that close tells these too.
+        """
+        first = x if isinstance(x, Tensor) else x.x
+        inputs = [first, *others]
+        values, state = self.prepare(inputs, state, params)
+        membrane, bound = _membrane(first.dtype), [values[name] for name in self.params]
+        text, packed = self._texts[membrane], self._packed(membrane, torch.is_grad_enabled())
+        if isinstance(x, Tensor):
+            found = _scan_autograd(text, inputs, list(state), bound, "cpu", packed)
+        else:
+            plus = x.plus is not None
+            found = x.run(normed_text(text, plus), others, state, bound, "cpu", packed=normed_text(packed, plus))
+        bits = 1 + count_bits(packed)
+        return Spikes(found[0], found[1], run_cpu.stride(first), *found[2:bits]), tuple(found[bits:])
+
+    def _packed(self, membrane: torch.dtype, windows: bool) -> str:
+        """The text that writes spikes as bits and, if asked for and there are any that close, windows."""
+        if not windows or not close(self.constants):
+            return packed_text(self._texts[membrane])
+        return packed_text(_text(windows_of(self.step, spikes=True), self.params, self.constants, membrane))
 
     def prepare(
         self, inputs: Sequence[Tensor], state: State | None, params: Mapping[str, Tensor | float]
@@ -324,7 +400,7 @@ def _constants(x: Tensor) -> Callable[..., Tensor]:
 
     Fused engines take it from the host by value. Else it is filled on the device: a copy would wait for all work there.
     """
-    if _is_direct(x) and (x.device.type == "cpu" or resolve(x.device) == "triton"):
+    if is_direct(x) and (x.device.type == "cpu" or resolve(x.device) == "triton"):
         return number
     return partial(torch.full, (), device=x.device)
 

@@ -1,4 +1,4 @@
-r"""A program made of another: a step whose first input is normalised, $f(ax + b\,[+ r], v; \theta)$.
+r"""A program made of another: a step whose first input is normalised, $f(ax + b\,[+ r], v; \theta)$; one that packs.
 
 The scale a and shift b of each channel are parameters like any other and r is one more input, so that one kernel
 normalises and runs the neuron, and every engine has it without code of its own.
@@ -47,6 +47,13 @@ def normed_text(text: str, plus: bool) -> str:
         nodes=(*first, *nodes, *last),
     )
     return str(made)
+
+
+@lru_cache(maxsize=1024)
+def packed_text(text: str) -> str:
+    """The step `text` that writes all outputs as bits: where they are not zero."""
+    program = parse(text)
+    return str(replace(program, packed=(True,) * len(program.outputs)))
 
 
 def _program(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from rheobase.scan import emit_cpu
+from rheobase.scan.bit_layout import rows
 from rheobase.scan.emit_cpu import Layout
 from rheobase.scan.functions import lower
 from rheobase.scan.ir import Node, Program, hoist, live, parse
@@ -404,21 +405,51 @@ def _forward_kernel(
     """The forward kernel and the parameters and hoisted values that it takes."""
     program = parse(text)
     names = emit_cpu.forward_parameters(program)
-    tile = _tile(2 * (len(program.states) + len(set(names) - scalars)), lanes)
     chunk, rest = _chunks(program, lanes)
+    tile = _tile(2 * (len(program.states) + len(set(names) - scalars)) + chunk * sum(program.packed), lanes)
     source = emit_cpu.emit_forward(program, Layout(lanes.io, scalars, inverted, tile, chunk=chunk, rest=rest))
     return _Kernel(source, "forward", lanes, tile, len(program.nodes) // 2), names
+
+
+def stride(x: Tensor) -> tuple[int, ...]:
+    """Strides of what the kernels put out for a sequence x."""
+    return _lanes(x).whole
+
+
+def words(x: Tensor) -> tuple[int, int] | None:
+    """(rows, words) of the bits of what the kernels put out for a sequence x.
+
+    None if a row would need padding, or a step ends within a word.
+    """
+    lanes = _lanes(x)
+    count, inner = rows(x.shape, lanes.whole)
+    return None if inner % 64 or lanes.count % 64 or not x.numel() else (count, inner // 64)
+
+
+def _bits(x: Tensor) -> Tensor:
+    found = words(x)
+    if found is None:
+        raise ValueError(
+            f"spikes of shape {tuple(x.shape)} cannot be written as bits; 64 must divide the values of a row and a step"
+        )
+    return torch.empty(found, dtype=torch.int64)
 
 
 def forward(
     text: str, inputs: Sequence[Tensor], states: Sequence[Tensor], params: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Run the step `text` over the leading axis of `inputs`; returns outputs and final states."""
+    """Run the step `text` over the leading axis of `inputs`; returns outputs and final states.
+
+    Packed outputs are int64 `[rows, words]`, see `words`.
+    """
     program, lanes = parse(text), _lanes(inputs[0])
     values = _values(text, "forward", params)
     kernel, names = _forward_kernel(text, lanes, values.scalars, values.inverted)
     dtype = inputs[0].dtype
-    outputs = [lanes.empty(lanes.T, dtype) for _ in program.outputs]
+    outputs = [
+        _bits(inputs[0]) if bits else lanes.empty(lanes.T, dtype)
+        for bits in program.packed or (False,) * len(program.outputs)
+    ]
     last = [lanes.empty(None, states[0].dtype) for _ in program.states]
     if lanes.count:
         keep: list[Tensor] = []

@@ -4,8 +4,9 @@ Nothing here imports torch. Arrays are given as addresses; see `kernels.h` for w
 for an example.
 """
 
-from rheobase_kernels.choose import MEASURED, Costs, choose, estimate
+from rheobase_kernels.choose import MEASURED, Costs, choose, estimate, estimate_sparse
 from rheobase_kernels.library import (
+    FORMATS,
     ISAS,
     Call,
     Forward,
@@ -22,6 +23,7 @@ from rheobase_kernels.library import (
 from rheobase_kernels.shape import Shape, chunks, convolution, laid_size, linear, tile
 
 __all__ = [
+    "FORMATS",
     "ISAS",
     "MEASURED",
     "Call",
@@ -39,6 +41,7 @@ __all__ = [
     "chunks",
     "convolution",
     "estimate",
+    "estimate_sparse",
     "laid_size",
     "linear",
     "load",

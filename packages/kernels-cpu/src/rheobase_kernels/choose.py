@@ -57,13 +57,28 @@ class Masked:
 
 
 @dataclass(frozen=True)
+class Sparse:
+    """What a layer with CSR weights costs, in ns.
+
+    Attributes:
+        gather_bits: to bring 64 columns of a position together, as bits.
+        gather_values: to bring one column of a position together, as a value.
+        add: for a weight that is not zero and a position.
+    """
+
+    gather_bits: float
+    gather_values: float
+    add: float
+
+
+@dataclass(frozen=True)
 class Costs:
     """Costs on one thread, in ns.
 
     Attributes:
         dense: a multiply-add of the dense product, by the format of its operands.
         lay: a value of the weights brought into the laid order, or gathered from one chunk of partial sums.
-        forward_events, forward_table, gradient_events, gradient_table, input_gradient: of the kernels.
+        forward_events, forward_table, gradient_events, gradient_table, input_gradient, sparse: of the kernels.
     """
 
     dense: tuple[tuple[str, float], ...]
@@ -73,6 +88,7 @@ class Costs:
     gradient_events: Events
     gradient_table: Table
     input_gradient: Masked
+    sparse: Sparse
 
 
 MEASURED = Costs(
@@ -83,6 +99,7 @@ MEASURED = Costs(
     gradient_events=Events(gather=2.3, scan=10.4, add=0.28),
     gradient_table=Table(gather=2.6, add=6.5, spread=0.5),
     input_gradient=Masked(find=8.3, visit=3.8, add=0.37, finish=4.0),
+    sparse=Sparse(gather_bits=8.5, gather_values=0.62, add=0.048),
 )
 """Fitted to times with AVX-512 on one core of an AMD EPYC of the Zen 4 family (1 MiB of second-level cache a core),
 beside oneDNN and MKL in torch 2.13: square layers of 16 to 512 channels, kernels 1, 3 and 5, linear layers, densities
@@ -132,6 +149,20 @@ def estimate(
         "events": lay + each * (gathers * events.gather + pieces * blocks * events.scan + adds),
         "table": lay + each * (gathers * table.gather + entries),
     }
+
+
+def estimate_sparse(shape: Shape, nonzeros: int, bits: bool, costs: Costs = MEASURED) -> float:
+    """Nanoseconds that a layer with CSR weights takes on one thread, roughly.
+
+    Args:
+        shape: of the layer.
+        nonzeros: weights that are not zero.
+        bits: whether it reads bits, by "sparse_bits", or values, by "sparse_dense".
+        costs: of the machine.
+    """
+    columns, sparse = shape.kernel_y * shape.kernel_x * shape.channels // shape.groups, costs.sparse
+    gather = -(-columns // 64) * sparse.gather_bits if bits else columns * sparse.gather_values
+    return float(shape.positions * (shape.groups * gather + nonzeros * sparse.add))
 
 
 def choose(product: Product, shape: Shape, density: float, dense: str = "float32", costs: Costs = MEASURED) -> Kernel:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rheobase.nn.values import Values
+from rheobase.scan.bits import is_binary
 
 aten = torch.ops.aten
 
@@ -103,13 +104,13 @@ def look(x: Tensor) -> Seen:
 
 def values_of(x: Tensor) -> Values:
     """What a tensor holds: {0, 1}, whole numbers, or anything."""
-    flat, _ = _in_memory_order(x.detach().reshape(1, -1))
+    flat, _ = _in_memory_order(x.detach().unsqueeze(0))
     return "binary" if _is_binary(flat) else "graded" if _is_whole(flat) else "real"
 
 
 def selects(x: Tensor) -> bool:
     """Whether x holds -1, 0 and 1 alone, so that a product with it adds, subtracts or leaves out."""
-    flat, _ = _in_memory_order(x.detach().reshape(1, -1))
+    flat, _ = _in_memory_order(x.detach().unsqueeze(0))
     size = flat[0, :_GLANCE].abs()
     return torch.equal(size, size * size) and _is_binary(flat.abs())
 
@@ -135,14 +136,8 @@ class _Places:
 
 
 def _is_binary(flat: Tensor) -> bool:
-    """Whether all values are 0 or 1, the zeros of $x^2 - x$."""
-    if not flat.numel():
-        return True
-    for part in (flat[:1, :_GLANCE], flat):
-        low, high = (part * part).sub_(part).aminmax()
-        if not (low == 0 and high == 0):
-            return False
-    return True
+    """Whether all values are 0 or 1."""
+    return all(map(is_binary, (flat[:1, :_GLANCE], flat)))
 
 
 def _is_whole(flat: Tensor) -> bool:

@@ -185,7 +185,7 @@ class _Call:
     nonzero: Tensor | None = None
 
     def receive(self, values: bool, gradient: Tensor) -> None:
-        self.nonzero = gradient != 0
+        self.nonzero = gradient.bool()
         self.gradient = gradient.detach().clone() if values else None
 
     def receives(self) -> Tensor:
@@ -286,14 +286,13 @@ class _Step:
 
     def layer(self, name: str, module: nn.Conv1d | nn.Conv2d | nn.Linear, x: Tensor, y: Tensor) -> None:
         """A layer read x and put out y."""
-        nonzero = x.detach() != 0
-        holds: Values = "binary" if torch.equal(x, nonzero.to(x.dtype)) else values_of(x)
+        holds = values_of(x)
         macs = y.numel() * module.weight[0].numel()
         if reason := self._refusal(module, x, holds):
             self.unmapped.append(Unmapped(name, reason, macs))
             return
         call = _Call(
-            nonzero if holds == "binary" else x.detach(),
+            x.detach().bool() if holds == "binary" else x.detach(),
             holds,
             self.windows[x] if x.requires_grad else None,
             y.shape,
@@ -331,7 +330,7 @@ class _Step:
                 y[0, 0].numel() if y.dim() > 1 else 1,
                 len(y),
                 (y.detach() if binary else (y.detach() != 0).float()).mean().item(),
-                1.0 if windows is None else windows.float().mean().item(),
+                1.0 if windows is None else windows.count_nonzero().item() / windows.numel(),
                 _keeps_membrane(module),
             )
         )

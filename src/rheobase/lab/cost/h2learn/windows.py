@@ -7,8 +7,8 @@ masked or added to something else, and the windows go with it.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,26 +16,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from rheobase.neurons import Surrogate
+from rheobase.neurons import Atan, FastSigmoid, Neuron
 from rheobase.nn.fuse import settled
-from rheobase.scan import Scan
-from rheobase.scan.engine import engine
-from rheobase.scan.ir import heaviside
+from rheobase.scan import Scan, Step, UnsupportedOperationError
+from rheobase.scan.engine import engine, resolve
+from rheobase.scan.functions import FUNCTIONS
+from rheobase.scan.ir import live, parse
 from rheobase.scan.spike import Derivative
+from rheobase.scan.windows import watched, window, windows_of
 
 aten = torch.ops.aten
 
-
-@dataclass(frozen=True, eq=False)
-class _Watched(Surrogate):
-    """A surrogate that keeps, for every step, how far the membrane was from the threshold."""
-
-    surrogate: Any
-    seen: list[tuple[Any, Tensor]] = field(default_factory=list)
-
-    def __call__(self, x: Tensor, strict: bool = False) -> Tensor:
-        self.seen.append((self.surrogate, x))
-        return heaviside(x, strict)
+_FAR = 1e12
+"""A distance from the threshold beyond which no membrane is that of a working network."""
 
 
 def surrogates(neuron: nn.Module) -> list[Derivative]:
@@ -48,7 +41,8 @@ def open_windows(
 ) -> Tensor | None:
     """Where the surrogates of a neuron that maps x to y `[T, B, ...]` have a derivative that is not zero.
 
-    The neuron's step runs once more, as plain torch code.
+    Nothing is run where no window ever closes. Else the neuron runs once more: on the engine that ran it, by a step
+    that puts out its windows, or, where that engine might round otherwise than torch, as plain torch code.
 
     Args:
         neuron: any neuron, or a layer around one.
@@ -59,23 +53,74 @@ def open_windows(
     Returns:
         bool, of y's shape; None if the neuron has no surrogate, so that nothing is known.
     """
+    found = surrogates(neuron)
+    if found and all(map(_never_closes, found)):
+        return torch.ones((), dtype=torch.bool, device=y.device).expand(y.shape)
+    with _drawn_again(noise), torch.no_grad():
+        watcher = _watcher_of(neuron, y)
+        return _plain(neuron, x, y) if watcher is None else _fused(cast(Neuron, neuron), watcher, x)
+
+
+@contextmanager
+def _drawn_again(noise: Iterable[tuple[torch.Generator, Tensor]]) -> Iterator[None]:
+    """Inside, the generators start from their states of then."""
     noise = list(noise)
     before = [generator.get_state() for generator, _ in noise]
     for generator, state in noise:
         generator.set_state(state)
+    try:
+        yield
+    finally:
+        for (generator, _), state in zip(noise, before, strict=True):
+            generator.set_state(state)
+
+
+def _never_closes(surrogate: Derivative) -> bool:
+    """Whether the derivative is above zero at every distance that is no sign of a diverged network."""
+    far = torch.tensor([-_FAR, 0.0, _FAR])
+    return type(surrogate) in (Atan, FastSigmoid) and bool((surrogate.derivative(far) > 0).all())
+
+
+def _watcher_of(neuron: nn.Module, y: Tensor) -> Scan | None:
+    """What gives a neuron's windows on a fused engine, bit for bit those of the plain code; None if nothing does."""
+    if not (isinstance(neuron, Neuron) and type(neuron).sequence is Neuron.sequence and neuron.scan.fused):
+        return None
+    if resolve(y.device) == "reference":
+        return None
+    return _watcher(neuron.scan.step, tuple(neuron.scan.constants.items()))
+
+
+@lru_cache(maxsize=256)
+def _watcher(step: Step, constants: tuple[tuple[str, Any], ...]) -> Scan | None:
+    try:
+        scan = Scan(windows_of(step), **dict(constants))
+    except UnsupportedOperationError:
+        return None
+    program = parse(scan.text())
+    exact = all(node.op not in FUNCTIONS for node in live(program.nodes, [*program.outputs, *program.next_states]))
+    return scan if exact else None
+
+
+def _fused(neuron: Neuron, watcher: Scan, x: Any) -> Tensor:
+    before, neuron.scan = neuron.scan, watcher
+    try:
+        found: Tensor = neuron.sequence(x, None)[0]
+    finally:
+        neuron.scan = before
+    return found.bool()
+
+
+def _plain(neuron: nn.Module, x: Any, y: Tensor) -> Tensor | None:
     inputs = [settled(part).detach() for part in (x if isinstance(x, tuple | list) else (x,))]
-    with torch.no_grad(), engine("reference"):
+    with engine("reference"):
         seen = _distances(neuron, inputs)
         if seen and seen[0][1].shape != y.shape[1:]:  # all neurons side by side, in the order that they lie in memory
             seen = _distances(neuron, [part.contiguous() for part in inputs])
-    for (generator, _), state in zip(noise, before, strict=True):
-        generator.set_state(state)
     if not seen or len(seen) % len(y) or seen[0][1].numel() != y[0].numel():
         return None
     found = torch.zeros_like(y, dtype=torch.bool)
-    for k, (surrogate, distance) in enumerate(seen):
-        window = surrogate.window(distance) if isinstance(surrogate, Surrogate) else surrogate.derivative(distance) != 0
-        found[k * len(y) // len(seen)] |= window.view(y.shape[1:])
+    for k, call in enumerate(seen):
+        found[k * len(y) // len(seen)] |= window(*call).view(y.shape[1:])
     return found
 
 
@@ -105,9 +150,7 @@ def _watching(neuron: nn.Module) -> Iterator[list[tuple[Derivative, Tensor]]]:
     seen: list[tuple[Derivative, Tensor]] = []
     before = [(scan, scan.constants) for scan in _scans(neuron)]
     for scan, constants in before:
-        scan.constants = {
-            name: _Watched(value, seen) if isinstance(value, Derivative) else value for name, value in constants.items()
-        }
+        scan.constants = watched(constants, seen)
     try:
         yield seen
     finally:

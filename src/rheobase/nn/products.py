@@ -1,0 +1,249 @@
+"""Products that read spikes as bits: by the kernels of `rheobase_kernels` where they pay, else by torch.
+
+A product is a 2-D convolution of a map whose channels lie side by side, or a linear layer, in fp32 or bf16, on the CPU.
+At every call the spikes are counted, and the way that should be the fastest at their density is taken: rows of weights
+added where bits are set, rows of tables of their sums, or the dense product. Results are equal up to rounding: sums of
+the kernels are in fp32, in an order that depends on the shapes alone.
+"""
+
+import ctypes
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rheobase.scan import pool
+from rheobase.scan.op import is_direct
+
+How = Literal["dense", "events", "table", "csr"]
+Kind = Literal["forward", "weight_gradient", "input_gradient"]
+
+_WORTH_NS = 200_000
+"""Of the dense product, on one thread, from which on spikes are looked at."""
+_FORMATS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_CAST_NS = 0.1
+"""Of a value that is converted from or to bf16."""
+
+
+@lru_cache(maxsize=1)
+def kernels() -> ModuleType | None:
+    """The package `rheobase_kernels`; None where it cannot be had, which is said once."""
+    try:
+        import rheobase_kernels  # type: ignore[import-untyped, unused-ignore]
+
+        rheobase_kernels.load()
+    except (ImportError, OSError) as error:
+        warnings.warn(
+            f"layers that read spikes multiply densely on this CPU: {error}; "
+            f"install packages/kernels-cpu to let them read bits (in the repository: make kernels)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return rheobase_kernels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a convolution, as torch has them, (y, x). A linear layer is one of a single pixel, with these."""
+
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Csr:
+    """Weights `[C', C / groups, y, x]` of which most are zero, by rows of output channels.
+
+    Attributes:
+        first: int64 `[C' + 1]`; the entries of channel c are those from `first[c]` to `first[c + 1]`.
+        column: int32, of every entry: (y, x, channel of the group), y slowest.
+        value: fp32.
+        weight: what they were taken from.
+        version: of the weight then.
+    """
+
+    first: Tensor
+    column: Tensor
+    value: Tensor
+    weight: Tensor
+    version: int
+
+    @staticmethod
+    def of(weight: Tensor) -> "Csr":
+        """The weights that are not zero."""
+        rows = weight.detach().permute(0, 2, 3, 1).reshape(len(weight), -1).float()
+        there = rows != 0
+        first = torch.zeros(len(weight) + 1, dtype=torch.int64)
+        first[1:] = there.sum(1).cumsum(0)
+        column = there.nonzero()[:, 1].to(torch.int32).contiguous()
+        return Csr(first, column, rows[there], weight, weight._version)
+
+    def is_of(self, weight: Tensor) -> bool:
+        """Whether the weight is still what they were taken from."""
+        return weight.data_ptr() == self.weight.data_ptr() and weight._version == self.version
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product whose spikes may be read as bits; made by `find`.
+
+    Attributes:
+        shape: as the kernels have it.
+        format: of the dense product that there is else.
+    """
+
+    shape: Any
+    format: torch.dtype
+
+    def choose(self, kind: Kind, density: float, csr: Csr | None = None) -> How:
+        """The way that should be the fastest for spikes, or of the input's gradient for needed values, so dense.
+
+        `csr`: the weights so, where they may be read so.
+        """
+        rk: Any = kernels()
+        found = rk.estimate(kind, self.shape, density, _FORMATS[self.format])
+        if csr is not None:
+            found["csr"] = rk.estimate_sparse(self.shape, len(csr.value), True)
+        if self.format != torch.float32:
+            casts = _CAST_NS * self.shape.positions * self.shape.out_channels
+            found = {how: ns + casts * (how != "dense") for how, ns in found.items()}
+        best: How = min(found, key=found.__getitem__)
+        return best
+
+    def forward(self, how: How, bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The output, a map `[N, C, H, W]` with channels side by side, of spikes as bits and weights `[C, c, y, x]`."""
+        rk: Any = kernels()
+        s, library = self.shape, rk.load()
+        laid = self._laid(weight)
+        out = _map(s.batch, s.out_channels, s.out_height, s.out_width)
+        bias = None if bias is None else bias.float().contiguous()
+        name = f"forward_{how}"
+        tile = rk.tile(name, s, torch.get_num_threads())
+        places = (bits.data_ptr(), laid.data_ptr(), None if bias is None else bias.data_ptr(), out.data_ptr())
+        _share(library.call(name, rk.Forward(s, *places, tile)))
+        return out.to(self.format)
+
+    def sparse(self, csr: Csr, bias: Tensor | None, *, bits: Tensor | None = None, x: Tensor | None = None) -> Tensor:
+        """The output by the weights that are not zero, of spikes as bits, or of x in fp32, channels side by side."""
+        rk: Any = kernels()
+        s = self.shape
+        out = _map(s.batch, s.out_channels, s.out_height, s.out_width)
+        bias = None if bias is None else bias.float().contiguous()
+        tensors = (bits, x, csr.first, csr.column, csr.value, bias, out)
+        arguments = rk.Sparse(s, *(None if t is None else t.data_ptr() for t in tensors))
+        _share(rk.load().call("sparse_dense" if bits is None else "sparse_bits", arguments))
+        return out.to(self.format)
+
+    def is_sparse_faster(self, csr: Csr) -> bool:
+        """Whether the weights that are not zero should be faster than all, for values that are no spikes, in fp32."""
+        rk: Any = kernels()
+        dense = rk.estimate("forward", self.shape, 0.0, _FORMATS[self.format])["dense"]
+        return self.format == torch.float32 and bool(rk.estimate_sparse(self.shape, len(csr.value), False) < dense)
+
+    def _laid(self, weight: Tensor) -> Tensor:
+        """Weights in the order of the kernels, in fp32."""
+        rk: Any = kernels()
+        laid = torch.empty(rk.laid_size(self.shape))
+        form = rk.FORMATS[_FORMATS[weight.dtype]]
+        arguments = rk.Lay(self.shape, weight.data_ptr(), _strides(weight), form, laid.data_ptr())
+        _share(rk.load().call("lay", arguments))
+        return laid
+
+    def input_gradient(self, needed: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+        """The gradient of the spikes `[N, C, H, W]` from the output's, zero where bits say that it is not needed."""
+        rk: Any = kernels()
+        s = self.shape
+        grad = grad.float().contiguous(memory_format=torch.channels_last)
+        laid, out = self._laid(weight), _map(s.batch, s.channels, s.height, s.width)
+        places = (t.data_ptr() for t in (needed, grad, laid, out))
+        _share(rk.load().call("input_gradient", rk.InputGradient(s, *places)))
+        return out.to(self.format)
+
+    def weight_gradient(self, how: How, bits: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+        """The gradient of weights `[C, c, y, x]` from the output's, `[N, C, H, W]`."""
+        rk: Any = kernels()
+        s, library = self.shape, rk.load()
+        grad = grad.float().contiguous(memory_format=torch.channels_last)
+        chunks, out = rk.chunks(s), torch.empty_like(weight, dtype=torch.float32)
+        partial = torch.empty(chunks * rk.laid_size(s))
+        places = (bits.data_ptr(), grad.data_ptr(), chunks, partial.data_ptr(), out.data_ptr())
+        arguments = rk.WeightGradient(s, *places, _strides(out))
+        _share(library.call(f"weight_gradient_{how}", arguments))
+        _share(library.call("gather_weight", arguments))
+        return out.to(weight.dtype)
+
+
+def find(
+    size: Sequence[int],
+    stride: Sequence[int],
+    format: torch.dtype,
+    weight: Tensor,
+    settings: Settings,
+) -> Product | None:
+    """The product of spikes `[N, C, H, W]` and weights `[C', C / groups, y, x]`, if it may be worth reading bits.
+
+    Args:
+        size: of the spikes.
+        stride: of the spikes as numbers.
+        format: in which the product is carried out.
+        weight: in any format.
+        settings: of the convolution.
+    """
+    fits = weight.device.type == "cpu" and weight.dim() == len(size) == 4 and format in _FORMATS and is_direct(weight)
+    if not fits or not _channels_are_inner(size, stride):
+        return None
+    return _product(tuple(size), tuple(weight.shape), settings, format)
+
+
+@lru_cache(maxsize=4096)
+def _product(size: tuple[int, ...], weight: tuple[int, ...], settings: Settings, format: torch.dtype) -> Product | None:
+    N, C, H, W = size
+    multiplications = N * H * W * weight[0] * weight[1] * weight[2] * weight[3]
+    if multiplications * 0.01 < _WORTH_NS:
+        return None
+    rk = kernels()
+    if rk is None:
+        return None
+    try:
+        shape = rk.convolution(
+            *(N, C, H, W, weight[0], weight[2:], settings.stride, settings.padding, settings.dilation, settings.groups)
+        )
+    except ValueError:
+        return None  # torch will say what is wrong
+    dense = rk.estimate("forward", shape, 0.0, _FORMATS[format])["dense"]
+    return Product(shape, format) if dense > _WORTH_NS else None
+
+
+def _channels_are_inner(size: Sequence[int], stride: Sequence[int]) -> bool:
+    step = 1
+    for axis in (1, 3, 2, 0):
+        if size[axis] != 1 and stride[axis] != step:
+            return False
+        step *= size[axis]
+    return True
+
+
+def _map(N: int, C: int, H: int, W: int) -> Tensor:
+    return torch.empty((N, C, H, W), memory_format=torch.channels_last)
+
+
+def _strides(weight: Tensor) -> Any:
+    return (ctypes.c_int64 * 4)(*weight.stride())
+
+
+def _share(call: Any) -> None:
+    """Run a kernel on torch's threads."""
+    threads = min(torch.get_num_threads(), max(1, call.items))
+    if threads == 1:
+        call.run()
+        return
+    job = call.job(threads)
+    pool.run(pool.kernel_at(job.function), job.function, job.address, threads)
