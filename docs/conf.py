@@ -190,7 +190,76 @@ def plot_densities(results):
     return "\n".join(lines) + "\n\n" + inline(plot(curves(drawn, "line", "size"), "layer", "share that is not zero"))
 
 
-PLOTS = {"degradation": plot_degradation, "depth-gradients": plot_gradients, "h2learn-densities": plot_densities}
+def table_of(rows, subjects, columns, head, digits=2):
+    """Means over seeds: a line for each subject of the rows, a column for each (title, metric, size)."""
+    lines = [f"| {head} | " + " | ".join(title for title, *_ in columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for subject, shown in subjects.items():
+        cells = []
+        for _, metric, size in columns:
+            wanted = (subject, metric, str(size))
+            found = [float(row["value"]) for row in rows if (row["subject"], row["metric"], row["size"]) == wanted]
+            mean = sum(found) / len(found) if found else None
+            cells.append("" if mean is None else f"{mean:,.0f}" if mean >= 1000 else f"{mean:.{digits}f}")
+        lines.append(f"| {shown} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def table_graph_norms(results):
+    rows = rows_of("graph-norms", results)
+    tables = []
+    for metric in ("spikes a step of the first layer before training", "test accuracy"):
+        flat = [{**row, "subject": row["subject"].split(", ")[0], "size": row["subject"].split()[-1]} for row in rows]
+        columns = [(f"$V_{{th}}$ = {v}", metric, v) for v in sorted({row["size"] for row in flat}, key=float)]
+        names = {"stfn": "STFN", "layer": "LayerNorm a step", "batch": "batch norm", "none": "none"}
+        tables.append(table_of(flat, names, columns, metric))
+    return "\n\n".join(tables)
+
+
+def table_graph_depth(results):
+    rows = rows_of("graph-depth", results)
+    columns = [
+        (f"{title}, {depth}", metric, depth)
+        for title, metric in (("accuracy", "test accuracy"), ("energy", "Dirichlet energy"), ("cosine", "mean cosine"))
+        for depth in (2, 4, 8)
+    ]
+    names = {"gcn": "GCN", "gc_snn, stfn": "GC-SNN", "gc_snn, none": "GC-SNN without norm"}
+    return table_of(rows, names, columns, "network")
+
+
+def table_graph_operations(results):
+    rows = rows_of("graph-operations", results)
+    columns = [
+        (f"{data}, {hidden}", f"{data} {metric}", hidden)
+        for data in ("cora", "citeseer", "pubmed")
+        for hidden in (16, 64)
+        for metric in ("share of multiplications",)
+    ]
+    flat = [
+        {
+            **row,
+            "metric": f"{row['subject'].split(', ')[0]} {row['metric']}",
+            "subject": row["subject"].partition(", ")[2],
+        }
+        for row in rows
+    ]
+    names = {
+        "gc_snn / gcn, dense features": "multiplications / GCN, dense features",
+        "gc_snn / gcn, sparse features": "multiplications / GCN, sparse features",
+    }
+    shares = table_of(flat, names, columns, "share", 3)
+    energies = [(title, metric.replace("multiplications", "energy"), size) for title, metric, size in columns]
+    names = {name: text.replace("multiplications", "energy") for name, text in names.items()}
+    return shares + "\n" + "\n".join(table_of(flat, names, energies, "share", 3).splitlines()[2:])
+
+
+PLOTS = {
+    "degradation": plot_degradation,
+    "depth-gradients": plot_gradients,
+    "h2learn-densities": plot_densities,
+    "graph-norms": table_graph_norms,
+    "graph-depth": table_graph_depth,
+    "graph-operations": table_graph_operations,
+}
 
 
 def inline(svg):

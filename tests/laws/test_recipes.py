@@ -7,20 +7,31 @@ import numpy as np
 import pytest
 import torch
 
-from rheobase.data import Dataset, Split, about, load
-from rheobase.models import MODELS, list_models
-from rheobase.recipes import Classification, build, classification, is_cross_validated, list_recipes, recipe, train
+from rheobase.data import Dataset, Graph, Split, about, load
+from rheobase.models import MODELS, list_models, ring
+from rheobase.recipes import (
+    Classification,
+    NodeClassification,
+    build,
+    classification,
+    is_cross_validated,
+    list_recipes,
+    nodes,
+    recipe,
+    train,
+)
 
-RECIPES = list_recipes()
+RECIPES = [name for name in list_recipes() if isinstance(recipe(name)(), Classification)]
+ON_GRAPHS = [name for name in list_recipes() if isinstance(recipe(name)(), NodeClassification)]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", list_recipes())
 def test_config_survives_json(name):
     config = recipe(name)()
-    assert Classification.from_dict(json.loads(json.dumps(asdict(config)))) == config
+    assert type(config).from_dict(json.loads(json.dumps(asdict(config)))) == config
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", list_recipes())
 def test_docstring_says_source_and_command(name):
     text = recipe(name).__doc__
     assert f"rheobase train {name}" in text
@@ -116,6 +127,19 @@ def test_two_steps(name, tmp_path, monkeypatch):
             config.train, epochs=1, warmup_epochs=0, warmup_lr=0.0, cooldown_epochs=0, checkpoint_every_steps=0
         ),
     )
+    run, result = train(name, short, tmp_path)
+    assert run.result()["train"]["steps"] == 2
+    assert 0 <= result["test_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", ON_GRAPHS)
+def test_two_steps_on_a_graph(name, tmp_path, monkeypatch):
+    """On a ring of a few nodes."""
+    config = recipe(name)()
+    x, y, edges = torch.rand(30, 16), torch.arange(30) % 3, ring(30)
+    graph = Graph("ring", x, edges, y, *torch.arange(30).split(10), tuple("abc"), "", "", "")
+    monkeypatch.setattr(nodes, "load", lambda *_, **__: graph)
+    short = replace(config, train=replace(config.train, epochs=2))
     run, result = train(name, short, tmp_path)
     assert run.result()["train"]["steps"] == 2
     assert 0 <= result["test_accuracy"] <= 1

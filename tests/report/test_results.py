@@ -31,6 +31,13 @@ def test_a_line_for_each_recipe_with_mean_and_range(rows):
     assert accuracy_table(rows, ["a-1"]).splitlines()[2].endswith("| 60.0 % (50.0 - 70.0) |")
 
 
+def test_five_seeds_have_a_deviation(tmp_path):
+    text = HEADER + "".join(f"a,net,4,2,9,{seed},test_accuracy,0.{seed}5,,measured\n" for seed in range(5))
+    (tmp_path / "rows.csv").write_text(text)
+    line = accuracy_table(read_table(tmp_path / "rows.csv"), ["a"]).splitlines()[2]
+    assert line == "| `a` | `net` | 4 | 2 | 9 | 5 seeds | 25.0 ± 15.8 % (5.0 - 45.0) |"
+
+
 def test_a_pattern_without_rows_is_said(rows):
     with pytest.raises(ValueError, match="no row of the results is of 'b-"):
         accuracy_table(rows, ["b-*"])

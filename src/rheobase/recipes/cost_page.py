@@ -46,9 +46,9 @@ def _text(found: Mapping[str, Any]) -> str:
         f"{len(exceptions)} layers."
     )
     said = [
-        f"{verdict} Counted on {found['samples']} test samples of the {found['checkpoint']} checkpoint, "
-        f"T = {found['T']}, per sample. Energies are counts times the picojoules of a table in 45 nm; no hardware was "
-        f"measured."
+        f"{verdict} Counted on {found['samples']} {found.get('counted', 'test samples')} of the "
+        f"{found['checkpoint']} checkpoint, T = {found['T']}, per sample. Energies are counts times the picojoules of "
+        f"a table in 45 nm; no hardware was measured."
     ]
     return " ".join((*said, *cost_remarks(found)))
 

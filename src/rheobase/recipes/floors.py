@@ -11,6 +11,7 @@ import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rheobase.data import ImageFolder, ImageFolders, Split, folds_of
-from rheobase.recipes.classification import Classification, Task, build, is_cross_validated
+from rheobase.recipes.classification import Classification, Task, is_cross_validated
+from rheobase.recipes.task import build
 from rheobase.train import RunFolder, TrainConfig, evaluate, fit, load_weights
 
 METHODS = ("linear", "nearest", "nearest_share")
@@ -47,7 +49,7 @@ class LinearFrames(nn.Module):
         return torch.baddbmm(self.bias, x.flatten(2) / self.scale, self.weight, alpha=len(x))
 
 
-def floors(config: Classification, *, download: bool = False) -> dict[str, float]:
+def floors(config: Any, *, download: bool = False) -> dict[str, float]:
     """Test accuracies of trivial methods on the splits, or on all folds together, of a config.
 
     - "linear": softmax regression on all values of a sequence as the network is given it, one weight for each step,
@@ -58,6 +60,8 @@ def floors(config: Classification, *, download: bool = False) -> dict[str, float
     Returns:
         a number for each method, and "count", the number of test samples.
     """
+    if not isinstance(config, Classification):
+        raise ValueError(f"floors: the recipe is of {config.task}; expected one of samples")
     configs = [config]
     if is_cross_validated(config):
         configs = [replace(config, fold=k) for k in range(folds_of(config.data))]

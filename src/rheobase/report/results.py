@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 Row = dict[str, str]
+SPREAD = 5
+"""Seeds that are enough for a standard deviation."""
 _COLOURS = ("#2f80c4", "#d96a00", "#7a7a7a", "#5b9f55", "#a05fb4", "#b8a000")
 _MARKERS = "osD^vP"
 
 
 def accuracy_table(rows: Iterable[Row], recipes: Sequence[str]) -> str:
     """A Markdown table of measured accuracies, a line for each recipe and network: mean and range over its seeds.
+
+    Five seeds or more also have a standard deviation.
 
     Of several rows of one seed the last one counts.
 
@@ -46,9 +50,11 @@ def _cells(key: tuple[str, ...], rows: Sequence[Row]) -> tuple[str, ...]:
     recipe, model, T, epochs, parameters = key
     values = [100 * float(row["value"]) for row in rows]
     shown = f"{statistics.mean(values):.1f} %"
+    if len(values) >= SPREAD:
+        shown = f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} %"
     if len(values) > 1:
         shown += f" ({min(values):.1f} - {max(values):.1f})"
-    seeds = ", ".join(row["seed"] for row in rows)
+    seeds = f"{len(rows)} seeds" if len(rows) >= SPREAD else ", ".join(row["seed"] for row in rows)
     published = next((row["published"] for row in reversed(rows) if row["published"]), "")
     counted = f"{int(parameters):,}" if parameters else ""
     return f"`{recipe}`", f"`{model}`", T, epochs, counted, seeds, shown, published
