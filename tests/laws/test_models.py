@@ -6,9 +6,10 @@ from functools import partial
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import rheobase as rb
-from rheobase.models import MODELS, create_model, list_models
+from rheobase.models import MODELS, create_model, list_models, ring
 from rheobase.neurons import NEURONS, create_neuron
 
 TINY = list_models("test_*")
@@ -20,9 +21,21 @@ def name(request):
 
 
 def made(name, T):
-    """The model, for T steps if it is made for a number of them."""
+    """The model, for T steps if it is made for a number of them; one of graphs with the links of a ring."""
     torch.manual_seed(1)
-    return create_model(name, **({} if MODELS[name].any_T else {"T": T}))
+    model = create_model(name, **({} if MODELS[name].any_T else {"T": T}))
+    return model if MODELS[name].equivariance == "batch" else OnRing(model)
+
+
+class OnRing(nn.Module):
+    """A model of graphs whose nodes are a ring, as a model of x alone."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x, ring(x.shape[1]))
 
 
 @pytest.fixture
@@ -123,12 +136,27 @@ def test_the_future_changes_the_past_only_where_the_model_is_not_causal(name, mo
         assert torch.equal(model(x)[:2], model(other)[:2]) == MODELS[name].causal
 
 
-def test_permuting_the_batch_permutes_the_output(model, example):
+def test_permuting_the_batch_permutes_the_output(name, model, example):
+    if MODELS[name].equivariance != "batch":
+        pytest.skip("samples see each other: see test_permuting_nodes_permutes_the_output")
     settled(model, example).double()
     x = example(B=4).double()
     order = torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
         torch.testing.assert_close(model(x)[:, order], model(x[:, order]))
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if MODELS[name].equivariance == "node-permutation"])
+def test_permuting_nodes_permutes_the_output(name):
+    """Nodes and links together; permuting one of them alone does not."""
+    model = create_model(name).double().eval()
+    x, edge_index = MODELS[name].inputs(3, 6)
+    order = torch.tensor([2, 0, 3, 1, 5, 4])
+    x, place = x.double(), order.argsort()
+    with torch.no_grad():
+        y = model(x, edge_index)
+        torch.testing.assert_close(model(x[:, order], place[edge_index]), y[:, order])
+        assert not torch.allclose(model(x[:, order], edge_index), y[:, order])
 
 
 def test_layers_that_read_spikes_see_only_zero_and_one(model, example):

@@ -2,10 +2,11 @@
 
 from rheobase.models.conv_snn import ConvSNN, cifar_conv7, conv_snn
 from rheobase.models.dense_snn import DenseSNN, dense_snn
+from rheobase.models.graph_snn import GraphLayer, GraphNet, ga_snn, gat, gc_snn, gcn, graph_lif
 from rheobase.models.ms_resnet import cifar_resnet, imagenet_ms_resnet, plain_stack
 from rheobase.models.psn_nets import dvs_vgg_snn, imagenet_sew_resnet, sequential_cifar_snn, static_cifar_snn
 from rheobase.models.qkformer import Layout, qkformer
-from rheobase.models.registry import MODELS, Entry, create_model, list_models, register
+from rheobase.models.registry import MODELS, Entry, create_model, list_models, register, ring
 from rheobase.models.resnet import ResNet, Stem
 from rheobase.models.resnet_tdbn import imagenet_tdbn_resnet, stbp_lif, tdbn_resnet19
 from rheobase.models.spike_driven_transformer import spike_driven_transformer
@@ -17,6 +18,8 @@ __all__ = [
     "ConvSNN",
     "DenseSNN",
     "Entry",
+    "GraphLayer",
+    "GraphNet",
     "Layout",
     "ResNet",
     "SpikingTransformer",
@@ -29,6 +32,11 @@ __all__ = [
     "dense_snn",
     "dvs_vgg_snn",
     "event_lif",
+    "ga_snn",
+    "gat",
+    "gc_snn",
+    "gcn",
+    "graph_lif",
     "imagenet_ms_resnet",
     "imagenet_sew_resnet",
     "imagenet_tdbn_resnet",
@@ -36,6 +44,7 @@ __all__ = [
     "plain_stack",
     "qkformer",
     "register",
+    "ring",
     "sequential_cifar_snn",
     "spike_driven_transformer",
     "spikformer",

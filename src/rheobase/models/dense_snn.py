@@ -10,25 +10,13 @@ from rheobase.models.registry import register
 from rheobase.neurons import LIF
 from rheobase.nn.delay import DelayedLinear
 from rheobase.nn.norm import TdBN
+from rheobase.nn.packing import Dense
 from rheobase.nn.recurrent import Recurrent
 from rheobase.nn.residual import MakeNeuron, maker_of, threshold_of
-from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 from rheobase.scan import Temporal
 
 KINDS = ("feedforward", "recurrent", "delay")
-
-
-class Dense(PerStep):
-    """A linear layer at every step that declares what it reads."""
-
-    def __init__(self, c_in: int, c_out: int, reads: Values, bias: bool = False) -> None:
-        super().__init__(nn.Linear(c_in, c_out, bias))
-        self.reads: Values = reads
-
-    def extra_repr(self) -> str:
-        """What it reads."""
-        return f"reads={self.reads!r}"
 
 
 class DenseSNN(nn.Module):

@@ -5,9 +5,10 @@ import fnmatch
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 Make = TypeVar("Make", bound=Callable[..., nn.Module])
 
@@ -23,6 +24,9 @@ class Entry:
         any_T: takes sequences of any length, also of one step; if not, `make` takes the number of steps as `T=`.
         stochastic: draws random numbers in eval too.
         streamable: runs chunk by chunk with its state handed on.
+        equivariance: samples of a "batch" do not see each other, so that permuting them permutes the output; of a
+            graph, where they do, permuting nodes and links together does ("node-permutation"), and the model takes
+            `(x, edge_index)`, x `[T, N, C]` and edge_index int64 `[2, E]`.
         reproduces: the source, and where it departs from it.
         tiny: the registered model that stands in for this one where tests run a recipe; None if it is small enough.
     """
@@ -33,8 +37,21 @@ class Entry:
     any_T: bool = True  # noqa: N815
     stochastic: bool = False
     streamable: bool = True
+    equivariance: Literal["batch", "node-permutation"] = "batch"
     reproduces: str = ""
     tiny: str | None = None
+
+    def inputs(self, T: int, B: int, **options: Any) -> tuple[Tensor, ...]:
+        """Random input of the model built with these keywords: x `[T, B, ...]`; of a graph also the links of a ring."""
+        x = torch.randn(T, B, *self.example(**options))
+        return (x,) if self.equivariance == "batch" else (x, ring(B))
+
+
+def ring(N: int) -> Tensor:
+    """The links of N nodes in a ring, both ways: int64 `[2, 2 N]`."""
+    nodes = torch.arange(N)
+    after = (nodes + 1) % N
+    return torch.stack([torch.cat([nodes, after]), torch.cat([after, nodes])])
 
 
 MODELS: dict[str, Entry] = {}

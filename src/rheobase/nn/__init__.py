@@ -1,4 +1,4 @@
-"""Layers on sequences: time, normalisation, residual blocks, recurrence, delays."""
+"""Layers on sequences: time, normalisation, residual blocks, recurrence, delays, graphs."""
 
 from rheobase.nn.attention import (
     ATTENTIONS,
@@ -12,14 +12,17 @@ from rheobase.nn.attention import (
 from rheobase.nn.delay import Delay, DelayedLinear, delay_sigma, sharpen
 from rheobase.nn.embedding import TemporalEmbedding
 from rheobase.nn.fuse import NormNeuron, Sequential, fuse
+from rheobase.nn.graph import GraphAttention, GraphConv, OnGraph, SparseInput, propagate
 from rheobase.nn.isometry import gain, gradient_norms
+from rheobase.nn.links import Links, add_ends, add_neighbours, softmax_in_rows
 from rheobase.nn.memory import Blocks, recomputing, saved_bytes
 from rheobase.nn.norm import TdBN, fold, fold_all, synchronise
 from rheobase.nn.observe import check, observe
-from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Linear, pair
+from rheobase.nn.packing import Conv1d, Conv2d, Conv3d, Dense, Linear, pair
 from rheobase.nn.readout import read_out
 from rheobase.nn.recurrent import Recurrent
 from rheobase.nn.residual import BLOCKS, PerChannel, Residual
+from rheobase.nn.stfn import STFN
 from rheobase.nn.time import PerStep, Stream, begin_epoch, call, flatten_state, is_static, stream, unflatten_state
 from rheobase.nn.values import emits
 from rheobase.scan import ModelState, Temporal
@@ -28,6 +31,7 @@ from rheobase.scan.bits import pack, unpack
 __all__ = [
     "ATTENTIONS",
     "BLOCKS",
+    "STFN",
     "Attention",
     "Blocks",
     "ChannelAttention",
@@ -36,21 +40,29 @@ __all__ = [
     "Conv3d",
     "Delay",
     "DelayedLinear",
+    "Dense",
+    "GraphAttention",
+    "GraphConv",
     "Linear",
+    "Links",
     "ModelState",
     "NormNeuron",
+    "OnGraph",
     "PerChannel",
     "PerStep",
     "Recurrent",
     "Residual",
     "SelfAttention",
     "Sequential",
+    "SparseInput",
     "SpikeDrivenAttention",
     "Stream",
     "TdBN",
     "Temporal",
     "TemporalEmbedding",
     "TokenAttention",
+    "add_ends",
+    "add_neighbours",
     "attend",
     "begin_epoch",
     "call",
@@ -67,10 +79,12 @@ __all__ = [
     "observe",
     "pack",
     "pair",
+    "propagate",
     "read_out",
     "recomputing",
     "saved_bytes",
     "sharpen",
+    "softmax_in_rows",
     "stream",
     "synchronise",
     "unflatten_state",

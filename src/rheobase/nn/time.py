@@ -64,13 +64,14 @@ _FAST = (torch.float32, torch.bfloat16, torch.float16) if torch.backends.mkldnn.
 """Formats in which oneDNN convolves on the CPU."""
 
 
-def call(model: nn.Module, x: Any, state: ModelState | None = None) -> tuple[Any, ModelState]:
+def call(model: nn.Module, x: Any, state: ModelState | None = None, *others: Any) -> tuple[Any, ModelState]:
     """Run a model from a given state: two halves of a sequence give what the whole gives.
 
     Args:
         model: any module; the `Temporal` modules in it take and give state.
         x: the model's input, time first.
         state: what an earlier call returned; None or an empty dict starts from rest.
+        others: what the model takes besides x, such as the links of a graph.
 
     Returns:
         the model's output, and the state `{qualified name#call number: tensors}` after it.
@@ -79,7 +80,7 @@ def call(model: nn.Module, x: Any, state: ModelState | None = None) -> tuple[Any
         ValueError: a module that cannot be streamed (named), or a state of another model.
     """
     with calling(model, state or {}) as active:
-        y = model(x)
+        y = model(x, *others)
     return y, active.after
 
 
@@ -89,8 +90,8 @@ class Stream:
     def __init__(self, model: nn.Module, state: ModelState | None = None, exact: bool = False) -> None:
         self.model, self.state, self.exact = model, dict(state or {}), exact
 
-    def __call__(self, chunk: Tensor) -> Any:
-        """Run the next chunk `[T, B, ...]` and keep the state after it.
+    def __call__(self, chunk: Tensor, *others: Any) -> Any:
+        """Run the next chunk `[T, B, ...]` and keep the state after it; `others` is what the model takes besides.
 
         Raises:
             ValueError: a chunk of no steps.
@@ -98,11 +99,11 @@ class Stream:
         if not len(chunk):
             raise ValueError(f"stream: the chunk has shape {tuple(chunk.shape)}; expected [T, B, ...] with T >= 1")
         if not self.exact:
-            y, self.state = call(self.model, chunk, self.state)
+            y, self.state = call(self.model, chunk, self.state, *others)
             return y
         outputs = []
         for t in range(chunk.shape[0]):
-            y, self.state = call(self.model, chunk[t : t + 1], self.state)
+            y, self.state = call(self.model, chunk[t : t + 1], self.state, *others)
             outputs.append(y)
         return torch.cat(outputs)
 

@@ -8,6 +8,7 @@ import torch
 from rheobase.lab.cost import HOROWITZ, RULES, energy, neurobench, operations, quantised_twin, trace
 from rheobase.models import MODELS, create_model, list_models
 from rheobase.neurons import NEURONS, create_neuron
+from rheobase.nn import OnGraph
 
 
 @pytest.mark.parametrize("name", list_models("test_*"))
@@ -15,7 +16,8 @@ def test_every_model_is_priced_by_every_rule(name):
     torch.manual_seed(0)
     T = 4
     model = create_model(name, **({} if MODELS[name].any_T else {"T": T}))
-    report = trace(model, torch.randn(T, 2, *MODELS[name].example()))
+    x, *graph = MODELS[name].inputs(T, 2)
+    report = trace(OnGraph(model, *graph) if graph else model, x)
     for rule in RULES:
         price = energy(report, rule)
         assert 0 < price.total_pJ < math.inf

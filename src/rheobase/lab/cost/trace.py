@@ -484,6 +484,8 @@ class _Watch(TorchDispatchMode):
             see(self, out, *args)
         elif func in _ELEMENTWISE or func is _SCAN:
             self.elementwise(func, out, args)
+        elif func.namespace == "rheobase" and func._opname in _LINKS:
+            self.linked(func._opname, out, args)
         elif getattr(func, "overloadpacket", None) in _NORMS:
             self.normed(func.overloadpacket, args)
         elif func.namespace == "aten" and any(part in func._opname for part in _HIDDEN):
@@ -551,7 +553,7 @@ class _Watch(TorchDispatchMode):
             added = max(0, found.add - scaled) * out[0].numel()
             self.tracer.computed({"scaled": scaled * once, "shifted": scaled * once, "added": added})
             return
-        if isinstance(module, Temporal):
+        if isinstance(module, Temporal) and hasattr(module, "emits"):
             return
         sources = [self.source(t) for t in args[:2] if isinstance(t, Tensor)]
         kind, n = _ELEMENTWISE[func], out.numel()
@@ -571,7 +573,8 @@ class _Watch(TorchDispatchMode):
         One that computes its statistics from what it reads does not fold. It adds three times an element (mean,
         difference, variance) and multiplies twice (square, quotient); then come its parameters.
         """
-        if isinstance(self.tracer._frames[-1].module, Temporal) or self.source(args[0]) != "input":
+        module = self.tracer._frames[-1].module
+        if (isinstance(module, Temporal) and hasattr(module, "emits")) or self.source(args[0]) != "input":
             return
         n, weight = args[0].numel(), args[_NORMS[norm]]
         if norm not in (aten.native_layer_norm, aten.native_group_norm) and args[3] is not None:
@@ -580,6 +583,19 @@ class _Watch(TorchDispatchMode):
         affine = 0 if weight is None else n
         self.tracer.computed({"added": 3 * n, "multiplied": 2 * n, "scaled": affine, "shifted": affine})
 
+    def linked(self, name: str, out: Tensor, args: Any) -> None:
+        """Something was computed along the links of a graph: of neighbours, every value is added, and weighted ones
+        are multiplied first; a softmax subtracts the largest, adds up, and divides."""
+        values = {"add_neighbours": args[0], "add_ends": args[0], "softmax_in_rows": out}[name]
+        links = int(args[{"add_neighbours": 2, "add_ends": 2, "softmax_in_rows": 1}[name]][-1])
+        n = links * (values.numel() // values.shape[1])
+        added = {"add_neighbours": n, "add_ends": n, "softmax_in_rows": 2 * n}[name]
+        weighted = name == "add_neighbours" and args[1] is not None
+        self.tracer.computed({"added": added, "multiplied": n * (weighted or name == "softmax_in_rows")})
+
+
+_LINKS = ("add_neighbours", "add_ends", "softmax_in_rows")
+"""Operators along the links of a graph."""
 
 _NORMS: dict[Any, int] = {
     **dict.fromkeys((aten.native_batch_norm, aten.cudnn_batch_norm, aten.miopen_batch_norm, aten.native_group_norm), 1),

@@ -32,7 +32,7 @@ from rheobase.lab.cost.h2learn import (
 )
 from rheobase.models import MODELS, create_model, list_models
 from rheobase.neurons import IterativeLIF, Rectangle
-from rheobase.nn import PerStep, TdBN
+from rheobase.nn import OnGraph, PerStep, TdBN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -280,7 +280,8 @@ def test_the_pipeline_ends_when_the_update_engine_does(late):
 def test_any_model_can_be_simulated(name):
     torch.manual_seed(1)
     model = create_model(name, **({} if MODELS[name].any_T else {"T": 4}))
-    step = trace_step(model, torch.randn(4, 2, *MODELS[name].example()) * 2, loss)
+    x, *graph = MODELS[name].inputs(4, 2)
+    step = trace_step(OnGraph(model, *graph) if graph else model, x * 2, loss)
     if not step.layers:
         assert step.unmapped
         return
