@@ -69,6 +69,8 @@ from rheobase.data.frames import (
 )
 from rheobase.data.gnn_benchmark import read_gnn_benchmark
 from rheobase.data.graph import Graph, both_ways, full_supervised, random_split
+from rheobase.data.graph_sets import GraphSet, near_or_rewired
+from rheobase.data.held_links import LinkSplit, draw_unlinked, hold_out_links
 from rheobase.data.imagenet import ImageFolder, ImageFolders
 from rheobase.data.neighbours import NeighbourSampler, Subgraph
 from rheobase.data.ogb import read_ogb
@@ -157,10 +159,12 @@ __all__ = [
     "FlipX",
     "FlipY",
     "Graph",
+    "GraphSet",
     "ImageFolder",
     "ImageFolders",
     "JitterSpace",
     "JitterTime",
+    "LinkSplit",
     "MovingImageSensor",
     "NeighbourSampler",
     "Omniglot",
@@ -198,6 +202,7 @@ __all__ = [
     "direct",
     "downsample",
     "downsample_time",
+    "draw_unlinked",
     "drop",
     "drop_by_area",
     "drop_by_time",
@@ -216,6 +221,7 @@ __all__ = [
     "full_supervised",
     "get_encoder",
     "hold_out",
+    "hold_out_links",
     "jitter_space",
     "jitter_time",
     "latency",
@@ -224,6 +230,7 @@ __all__ = [
     "list_formats",
     "load",
     "log_latency",
+    "near_or_rewired",
     "options_of",
     "phase",
     "poisson",

@@ -1,10 +1,12 @@
 """Recipes: a file per claim, a function per config; the top of the import order, where any model meets any data."""
 
 from rheobase.recipes import (  # noqa: F401  (registers)
+    big_graph,
     cifar,
     depth,
     events,
     gradients,
+    graph_tasks,
     h2learn_densities,
     imagenet,
     images,
