@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, make_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -228,11 +228,7 @@ def _train(arguments: Sequence[str]) -> dict[str, Any]:
     name, rest = arguments[0], arguments[1:]
     default = _with_augment(recipes.recipe(name)())
 
-    @dataclass(frozen=True)
-    class Arguments:
-        config: recipes.Classification
-        options: RunOptions = RunOptions()
-
+    Arguments = make_dataclass("Arguments", [("config", type(default)), ("options", RunOptions, RunOptions())])
     Arguments.__doc__ = recipes.recipe(name).__doc__
     given = _parse(Arguments, rest, f"rheobase train {name}", Arguments(default))
     config, options = _without_idle_augment(given.config), given.options
@@ -249,14 +245,14 @@ def _with_augment(config: Any) -> Any:
     """The config with all of augmentation off in the place of None, so that each of its fields is an option."""
     from rheobase.data import Augment
 
-    return replace(config, augment=config.augment or Augment())
+    return replace(config, augment=config.augment or Augment()) if hasattr(config, "augment") else config
 
 
 def _without_idle_augment(config: Any) -> Any:
     """The config with None in the place of augmentation that does nothing."""
     from rheobase.data import Augment
 
-    return replace(config, augment=None) if config.augment == Augment() else config
+    return replace(config, augment=None) if getattr(config, "augment", None) == Augment() else config
 
 
 @dataclass(frozen=True)
@@ -478,13 +474,10 @@ def _floor(arguments: Sequence[str]) -> dict[str, Any]:
     name, rest = arguments[0], arguments[1:]
     default = _with_augment(recipes.recipe(name)())
 
-    @dataclass(frozen=True)
-    class Arguments:
-        """Measure trivial methods on the samples of a recipe: a linear classifier, the nearest neighbour."""
-
-        config: recipes.Classification
-        options: FloorOptions = FloorOptions()
-
+    Arguments = make_dataclass("Arguments", [("config", type(default)), ("options", FloorOptions, FloorOptions())])
+    Arguments.__doc__ = (
+        "Measure trivial methods on the samples of a recipe: a linear classifier, the nearest neighbour."
+    )
     given = _parse(Arguments, rest, f"rheobase floor {name}", Arguments(default))
     config = _without_idle_augment(given.config)
     found = recipes.floors(config, download=given.options.download)

@@ -20,7 +20,7 @@ def test_survives_json(untyped):
     ("settings", "says"),
     [
         ({"epochs": 0}, "epochs is 0 but must be at least 1"),
-        ({"optimizer": "adam"}, r"optimizer is 'adam'; choose one of \('sgd', 'adamw'\)"),
+        ({"optimizer": "adagrad"}, r"optimizer is 'adagrad'; choose one of \('sgd', 'adamw', 'adam'\)"),
         ({"lr": 0.0}, "lr is 0.0 but must be above 0"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"momentum": 1.0}, "momentum is 1.0"),

@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,7 +167,7 @@ def just_one_step(x, generator):
     return x if x.ndim == 3 else x[None]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "adam"])
 def test_vectors_decay_only_if_asked(optimizer, new_run):
     class Still(nn.Module):
         """Parameters without gradient from the loss: decay alone moves them."""
@@ -337,6 +338,48 @@ def test_memory_in_bits_trains_the_same_and_may_change_on_resuming(new_run):
             fit(blocks(), TRAIN, VALIDATION, config, run, prepare=poisson, on_step=stop_after(stop), resume=stop > 3)
     fit(blocks(), TRAIN, VALIDATION, full, run, prepare=poisson, resume=True)
     assert_same_runs(whole, run)
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+def test_saving_after_several_epochs_changes_no_bit(new_run, patience, monkeypatch):
+    """Also where the best epoch lies between two saves, and where a stop falls there."""
+    config = replace(SGD, epochs=8, patience=patience)
+    seldom = replace(config, checkpoint_every_epochs=3)
+    whole, spaced, stopped = new_run(), new_run(), new_run()
+    fit(net(), TRAIN, VALIDATION, config, whole, prepare=poisson)
+    saves = []
+    save = loop.save_checkpoint
+    monkeypatch.setattr(
+        loop, "save_checkpoint", lambda run, names, *rest: saves.extend(names) or save(run, names, *rest)
+    )
+    fit(net(), TRAIN, VALIDATION, seldom, spaced, prepare=poisson)
+    monkeypatch.undo()
+    assert saves.count("last") == 1 + -(-len(spaced.metrics()) // 3)
+    assert_same_runs(spaced, whole)
+    with pytest.raises(KeyboardInterrupt):
+        fit(net(), TRAIN, VALIDATION, seldom, stopped, prepare=poisson, on_step=stop_after(4 * 4 + 2))
+    assert len(stopped.metrics()) == 4
+    fit(net(), TRAIN, VALIDATION, seldom, stopped, prepare=poisson, resume=True)
+    assert_same_runs(stopped, whole)
+
+
+def test_apply_says_how_the_model_runs(new_run):
+    """Here on rows of a table that the batches number; the model itself is what is saved."""
+    table = X.expand(2, -1, -1)
+    numbered = Batches(lambda epoch: [(torch.arange(32), Y)], 1)
+    plain = Batches(lambda epoch: [(X, Y)], 1)
+    one, other = new_run(), new_run()
+
+    def apply(model, x):
+        return model(table[:, x])
+
+    fit(net(), numbered, numbered, SGD, one, prepare=lambda x, _: x, apply=apply)
+    fit(net(), plain, plain, SGD, other, prepare=lambda x, _: x.expand(2, -1, -1))
+    assert_same_runs(one, other)
+    model = net()
+    load_weights(model, one)
+    found = evaluate(model, numbered(0), SGD, prepare=lambda x, _: x, apply=apply)
+    assert found["loss"] == one.result()["train"]["best"]["validation_loss"]
 
 
 def test_a_shuffling_data_loader_resumes_bit_equal(new_run):

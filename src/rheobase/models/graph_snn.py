@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rheobase.models.registry import register
 from rheobase.neurons import LI, IterativeLIF, Rectangle
-from rheobase.nn.graph import GraphAttention, GraphConv, Order, SparseInput
+from rheobase.nn.graph import GraphAttention, GraphConv, Order, SparseInput, once
 from rheobase.nn.links import Links
 from rheobase.nn.norm import TdBN
 from rheobase.nn.residual import MakeNeuron, maker_of, threshold_of
@@ -40,7 +40,10 @@ def graph_lif(decay: float = 0.2, threshold: float = 0.25, width: float = 1.0) -
 
 
 class GraphLayer(nn.Module):
-    """Filter, norm and neuron of one layer; the last layer of a network may lack both norm and neuron."""
+    """Filter, norm and neuron of one layer; the last layer of a network may lack both norm and neuron.
+
+    What is the same at every step is filtered and normalised once.
+    """
 
     def __init__(self, filter: nn.Module, norm: nn.Module, neuron: nn.Module) -> None:
         super().__init__()
@@ -53,7 +56,8 @@ class GraphLayer(nn.Module):
 
     def forward(self, x: Tensor | SparseInput, links: Links) -> Tensor:
         """Run x `[T, N, F]` on the links between the N nodes."""
-        y: Tensor = self.neuron(self.norm(self.filter(x, links)))
+        sums = self.norm(self.filter(once(x), links))
+        y: Tensor = self.neuron(sums.expand(x.shape[0], *sums.shape[1:]))
         return y
 
 

@@ -4,7 +4,7 @@ Every layer takes `(x, links)`, see `Links`. What is the same at every step is c
 over time (stride 0), and the features of nodes stored sparse (`SparseInput`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
@@ -51,11 +51,10 @@ class SparseInput:
         """That of the tensor `[T, N, F]`."""
         return self.T, self.links.rows, self.links.columns
 
-    def times(self, weight: Float[Tensor, "C F"]) -> Float[Tensor, "T N C"]:
-        """X W^T, computed once and expanded over time."""
+    def times(self, weight: Float[Tensor, "C F"]) -> Float[Tensor, "1 N C"]:
+        """X W^T, the same at every step."""
         values = self.values.to(weight.dtype).view(1, -1, 1)
-        y = add_neighbours(weight.t().reshape(1, self.links.columns, 1, -1), self.links, values)
-        return y.squeeze(2).expand(self.T, -1, -1)
+        return add_neighbours(weight.t().reshape(1, self.links.columns, 1, -1), self.links, values).squeeze(2)
 
     def dropped(self, share: float) -> "SparseInput":
         """Without a random share of the features."""
@@ -67,6 +66,13 @@ class SparseInput:
         return SparseInput(self.links.to(device), self.values.to(device), self.T)
 
 
+def once(x: Tensor | SparseInput) -> Tensor | SparseInput:
+    """One step of what is the same at every step, `[1, N, F]`; anything else as it is."""
+    if isinstance(x, SparseInput):
+        return replace(x, T=1)
+    return x[:1] if is_static(x) else x
+
+
 def propagate(x: Float[Tensor, "T N C"], links: Links) -> Float[Tensor, "T N C"]:
     r"""$y_{t,i} = \sum_{j \in N(i)} x_{t,j} / \sqrt{|N(i)|\,|N(j)|}$: sums over neighbours, normalised symmetrically.
 
@@ -75,9 +81,8 @@ def propagate(x: Float[Tensor, "T N C"], links: Links) -> Float[Tensor, "T N C"]
 
     Source: Kipf and Welling 2017, arXiv:1609.02907, eq. 2.
     """
-    once = x[:1] if is_static(x) else x
     into, out_of = (_inverse_root(degree, x.dtype) for degree in links.degrees())
-    return (add_neighbours(once * out_of, links) * into).expand(x.shape)
+    return add_neighbours(x * out_of, links) * into
 
 
 def _inverse_root(degree: Tensor, dtype: torch.dtype) -> Tensor:
@@ -103,29 +108,31 @@ class _Filter(nn.Module):
         """W, `[c_out, c_in]`."""
         return cast(Tensor, self.linear.module.weight)
 
+    def forward(self, x: Tensor | SparseInput, links: Links) -> Float[Tensor, "T N C"]:
+        """The sums of every node at every step, of x `[T, N, c_in]`; of an expanded x computed once and expanded."""
+        y = self.summed(once(x), links)
+        return y.expand(x.shape[0], *y.shape[1:])
+
+    def summed(self, x: Tensor | SparseInput, links: Links) -> Tensor:
+        """The sums of x."""
+        raise NotImplementedError
+
     def thinned(self, x: Tensor | SparseInput) -> Tensor | SparseInput:
         """The input without what is dropped: one draw for all steps. Spikes stay 0 or 1, `weighed` scales instead."""
         if not self.training or not self.dropout:
             return x
         if isinstance(x, SparseInput):
             return x.dropped(self.dropout)
-        once = x[:1] if is_static(x) else x
-        return (once * torch.empty_like(x[0]).bernoulli_(1 - self.dropout)).expand(x.shape)
+        return x * torch.empty_like(x[0]).bernoulli_(1 - self.dropout)
 
     def weighed(self, x: Tensor | SparseInput) -> Tensor:
-        """X W, expanded over time if X is, and scaled for what was dropped."""
+        """X W, scaled for what was dropped."""
         y: Tensor = x.times(self.weight) if isinstance(x, SparseInput) else self.linear(x)
-        if self.training and self.dropout:
-            once = y[:1] if is_static(y) else y
-            y = (once / (1 - self.dropout)).expand(y.shape)
-        return y
+        return y / (1 - self.dropout) if self.training and self.dropout else y
 
     def shifted(self, y: Tensor) -> Tensor:
         """With the bias."""
-        if self.bias is None:
-            return y
-        once = y[:1] if is_static(y) else y
-        return (once + self.bias).expand(y.shape)
+        return y if self.bias is None else y + self.bias
 
 
 class GraphConv(_Filter):
@@ -160,8 +167,8 @@ class GraphConv(_Filter):
         super().__init__(c_in, c_out, c_out, reads if first == "weights" else "real", bias, dropout)
         self.first = first
 
-    def forward(self, x: Tensor | SparseInput, links: Links) -> Float[Tensor, "T N C"]:
-        """The sums of every node at every step, of x `[T, N, c_in]`."""
+    def summed(self, x: Tensor | SparseInput, links: Links) -> Tensor:
+        """The sums of x."""
         x = self.thinned(x)
         if self.first == "links" and isinstance(x, Tensor):
             return self.shifted(self.weighed(propagate(x, links)))
@@ -214,17 +221,14 @@ class GraphAttention(_Filter):
         scores = add_ends((h * self.to_target).sum(3), (h * self.to_source).sum(3), links)
         return softmax_in_rows(functional.leaky_relu(scores, self.slope), links)
 
-    def forward(self, x: Tensor | SparseInput, links: Links) -> Float[Tensor, "T N C"]:
-        """The sums of every node at every step, of x `[T, N, c_in]`."""
-        y = self.weighed(self.thinned(x))
-        once = y[:1] if is_static(y) else y
-        h = once.unflatten(2, (self.heads, -1))
+    def summed(self, x: Tensor | SparseInput, links: Links) -> Tensor:
+        """The sums of x."""
+        h = self.weighed(self.thinned(x)).unflatten(2, (self.heads, -1))
         weight = self.attention(h, links)
         if self.training and self.dropout:
             weight = weight * functional.dropout(torch.ones_like(weight[0]), self.dropout)
-        found = add_neighbours(h, links, weight)
-        found = found.flatten(2) if self.concat else found.mean(2)
-        return self.shifted(found.expand(len(y), *found.shape[1:]))
+        y = add_neighbours(h, links, weight)
+        return self.shifted(y.flatten(2) if self.concat else y.mean(2))
 
 
 class OnGraph(nn.Module):

@@ -7,6 +7,7 @@ from rheobase.recipes import (  # noqa: F401  (registers)
     events,
     gradients,
     graph_tasks,
+    graphs,
     h2learn_densities,
     imagenet,
     images,
@@ -16,12 +17,9 @@ from rheobase.recipes import (  # noqa: F401  (registers)
 from rheobase.recipes.classification import (
     Classification,
     Task,
-    build,
     classify,
-    config_of,
     is_cross_validated,
     measure,
-    recipe_of,
     report,
     resume,
     train,
@@ -29,14 +27,19 @@ from rheobase.recipes.classification import (
 from rheobase.recipes.cost import cost
 from rheobase.recipes.floors import floors
 from rheobase.recipes.h2learn import h2learn
+from rheobase.recipes.nodes import NodeClassification, NodeTask
 from rheobase.recipes.record import record, record_cost, record_floors
 from rheobase.recipes.registry import list_recipes, recipe, register
 from rheobase.recipes.studies import Measurement, list_studies, record_measurement, study
+from rheobase.recipes.task import Trainable, build, config_of, recipe_of
 
 __all__ = [
     "Classification",
     "Measurement",
+    "NodeClassification",
+    "NodeTask",
     "Task",
+    "Trainable",
     "build",
     "classify",
     "config_of",

@@ -2,9 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +32,7 @@ from rheobase.neurons import NEURONS, create_neuron
 from rheobase.nn import PerChannel, begin_epoch, observe
 from rheobase.recipes.cost_page import cost_sections
 from rheobase.recipes.h2learn_page import h2learn_sections
+from rheobase.recipes.task import KINDS, Trainable, build, config_of, known_fields, recipe_of
 from rheobase.report import LayerActivity, RunReport, Sample, evenly_spaced, write
 from rheobase.scan import Temporal
 from rheobase.train import (
@@ -149,9 +149,7 @@ class Classification:
         values = dict(values)
         nested = {"train": values.pop("train", {}), "augment": values.pop("augment", None)}
         for kind, given in ((cls, values), (TrainConfig, nested["train"]), (Augment, nested["augment"] or {})):
-            unknown = given.keys() - {f.name for f in fields(kind)}
-            if unknown:
-                raise ValueError(f"config.json has a field {sorted(unknown)[0]!r} that {kind.__name__} does not know")
+            known_fields(kind, given)
         milestones = tuple(nested["train"].get("milestones", ()))  # lists in JSON
         values["neuron_options"] = tuple((name, value) for name, value in values.get("neuron_options", ()))
         return cls(
@@ -161,8 +159,11 @@ class Classification:
         )
 
 
+KINDS["samples"] = Classification.from_dict
+
+
 @dataclass(frozen=True, eq=False)
-class Task:
+class Task(Trainable):
     """What a config builds: model, data with its validation split, and the encoder bound to T.
 
     `flat`: the model reads vectors, and images are handed to it as such.
@@ -215,29 +216,9 @@ class Task:
         classes, mean = len(self.dataset.classes), self.dataset.mean or None
         return config.augment.over(drawn, classes=classes, seed=seed, epoch=epoch, fill=mean)
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Inside, torch uses as many CPU threads as the config says."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.config.threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
-    @property
-    def parameters(self) -> int:
-        """How many numbers are learned."""
-        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-
-
-def build(config: Classification, *, root: Path | None = None, download: bool = False) -> Task:
-    """Load the data and make the model, seeded by the config.
-
-    Raises:
-        ValueError: unknown names, or options that the model or the data set does not take.
-        FileNotFoundError: the data set is not on this machine and `download` is off.
-    """
+@build.register
+def _(config: Classification, *, root: Path | None = None, download: bool = False) -> Task:
     dataset = _dataset(config, root, download)
     seed = config.train.seed
     shape: tuple[int, ...]
@@ -256,12 +237,14 @@ def build(config: Classification, *, root: Path | None = None, download: bool = 
             raise ValueError(f"train_samples is {config.train_samples}; expected at most {len(train)}, or None for all")
         train = hold_out(train, config.train_samples / len(train), seed=seed)[1]
     torch.manual_seed(seed)
-    options: dict[str, Any] = {"neuron": _neuron(config), "width": config.width}
+    options: dict[str, Any] = {"neuron": neuron_of(config), "width": config.width}
     if get_encoder(config.encoder).scans:
         shape = shape[:-1]
     flat = False
     if config.model in MODELS:
         entry = MODELS[config.model]
+        if entry.equivariance != "batch":
+            raise ValueError(f"{config.model} reads graphs; {config.data} is a set of samples: choose another model")
         flat = len(entry.example()) == 1
         if not flat and len(entry.example()) != len(shape):
             raise ValueError(
@@ -279,8 +262,8 @@ def build(config: Classification, *, root: Path | None = None, download: bool = 
     return Task(config, model, dataset, train, validation, flat)
 
 
-def _neuron(config: Classification) -> Callable[[], nn.Module] | None:
-    """What makes the neurons of a config; None where it names none."""
+def neuron_of(config: Any) -> Callable[[], nn.Module] | None:
+    """What makes the neurons of a config by its `neuron`, `neuron_options` and T; None where it names none."""
     if config.neuron is None:
         return None
     options: dict[str, Any] = dict(config.neuron_options)
@@ -326,7 +309,7 @@ def _unused(config: Classification, why: str, **plain: Any) -> None:
 
 def train(
     recipe: str,
-    config: Classification,
+    config: Any,
     runs: Path,
     *,
     download: bool = False,
@@ -342,10 +325,11 @@ def train(
     Returns:
         the run folder and its result: see `measure`.
     """
-    if config.augment is not None:
+    if isinstance(config, Classification) and config.augment is not None:
         config.augment.check_installed()
     processes = Processes.current()
-    new_run = partial(RunFolder.create, runs, recipe, {"recipe": recipe, **asdict(config)})
+    kind = {} if isinstance(config, Classification) else {"task": config.task}
+    new_run = partial(RunFolder.create, runs, recipe, {"recipe": recipe, **kind, **asdict(config)})
     if is_cross_validated(config):
         with processes.in_turn():
             build(replace(config, fold=0), download=download)  # what is wrong or missing raises before there is a run
@@ -371,19 +355,14 @@ def resume(
     return _fit(build(config_of(run)), run, "best" if which == "best" else True, on_epoch, on_step)
 
 
-def config_of(run: RunFolder) -> Classification:
-    """The config in a run folder."""
-    return Classification.from_dict({k: v for k, v in run.config().items() if k != "recipe"})
-
-
-def recipe_of(run: RunFolder) -> str:
-    """The name of the recipe that made a run."""
-    return str(run.config().get("recipe", run.path.parent.name))
-
-
-def is_cross_validated(config: Classification) -> bool:
+def is_cross_validated(config: Any) -> bool:
     """Whether one network is trained for each fold of the data."""
-    return config.fold is None and config.data in list_datasets() and folds_of(config.data) > 0
+    return (
+        isinstance(config, Classification)
+        and config.fold is None
+        and config.data in list_datasets()
+        and folds_of(config.data) > 0
+    )
 
 
 def _fold_runs(run: RunFolder) -> list[RunFolder | None]:
@@ -461,7 +440,7 @@ def _all_fold_runs(run: RunFolder) -> list[RunFolder]:
     return [fold for fold in folds if fold is not None]
 
 
-def _fit(task: Task, run: RunFolder, resume: Any, on_epoch: Any, on_step: Any) -> Metrics:
+def _fit(task: Trainable, run: RunFolder, resume: Any, on_epoch: Any, on_step: Any) -> Metrics:
     with task.at_work():
         fit(
             task.model,
@@ -470,6 +449,7 @@ def _fit(task: Task, run: RunFolder, resume: Any, on_epoch: Any, on_step: Any) -
             task.config.train,
             run,
             prepare=task.prepare,
+            apply=task.run,
             before_epoch=partial(begin_epoch, task.model, epochs=task.config.train.epochs),
             on_epoch=on_epoch,
             on_step=on_step,
@@ -478,7 +458,7 @@ def _fit(task: Task, run: RunFolder, resume: Any, on_epoch: Any, on_step: Any) -
     return measure(run, task=task)
 
 
-def measure(run: RunFolder, *, which: str | None = None, task: Task | None = None) -> Metrics:
+def measure(run: RunFolder, *, which: str | None = None, task: Trainable | None = None) -> Metrics:
     """Measure a checkpoint of a run, that of its config by default, on the test split; note it in result.json.
 
     Every process of a process group calls this, and measures a part.
@@ -494,9 +474,10 @@ def measure(run: RunFolder, *, which: str | None = None, task: Task | None = Non
     with task.at_work():
         found = evaluate(
             task.model,
-            task.source(task.dataset.test, shuffle=False)(0),
+            task.source(task.test, shuffle=False)(0),
             task.config.train,
             prepare=task.prepare,
+            apply=task.run,
             together=True,
         )
     history = run.metrics()
@@ -519,10 +500,13 @@ def classify(run: RunFolder, images: np.ndarray, *, which: str | None = None) ->
     """Class names for images `[N, C, H, W]` with intensities in [0, 1], or for sequences as its set holds them.
 
     Raises:
-        ValueError: wrong shape, NaN or Inf, or intensities outside [0, 1]; a run of several folds.
+        ValueError: wrong shape, NaN or Inf, or intensities outside [0, 1]; a run of several folds, or on a graph.
     """
     refuse_folds(run)
-    task = build(config_of(run))
+    config = config_of(run)
+    if not isinstance(config, Classification):
+        raise ValueError(f"{run.path} holds a network for {config.task}; only those that read samples classify images")
+    task = build(config)
     shape = task.test_shape
     if images.ndim != 1 + len(shape) or images.shape[1:] != shape or len(images) == 0:
         raise ValueError(f"images have shape {images.shape}; {task.dataset.name} networks read [N, ...] = N x {shape}")
@@ -548,7 +532,7 @@ def refuse_folds(run: RunFolder) -> None:
         raise ValueError(f"{run.path} holds a network for each fold; name one: {_all_fold_runs(run)[0].path}")
 
 
-def trained(run: RunFolder, which: str | None, samples: int | None) -> tuple[Task, str]:
+def trained(run: RunFolder, which: str | None, samples: int | None) -> tuple[Any, str]:
     """The task of a run with a checkpoint loaded, see `load_run`, and which one it is.
 
     Raises:
@@ -561,7 +545,7 @@ def trained(run: RunFolder, which: str | None, samples: int | None) -> tuple[Tas
     return task, load_run(task, run, which)
 
 
-def load_run(task: Task, run: RunFolder, which: str | None) -> str:
+def load_run(task: Trainable, run: RunFolder, which: str | None) -> str:
     """Load a checkpoint of a run into its task's model, that of its config by default, and say which one it is."""
     chosen: Literal["best", "last"] = "best" if (which or task.config.measured) == "best" else "last"
     load_weights(task.model, run, chosen)
@@ -599,12 +583,13 @@ def _page(run: RunFolder, which: str | None) -> RunReport:
     with task.at_work(), observe(task.model, activity.see):
         found = evaluate(
             task.model,
-            task.source(task.dataset.test, shuffle=False)(0),
+            task.source(task.test, shuffle=False)(0),
             task.config.train,
             prepare=task.prepare,
+            apply=task.run,
             predictions=True,
         )
-    predicted, labels = found["predictions"].numpy(), task.dataset.test.y.numpy()
+    predicted, labels = found["predictions"].numpy(), task.test.y.numpy()
     classes = task.dataset.classes
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(confusion, (labels, predicted), 1)
@@ -621,8 +606,10 @@ def _page(run: RunFolder, which: str | None) -> RunReport:
         history=history,
         confusion=confusion,
         class_names=classes,
-        layers=activity.layers(len(labels)),
-        sample=Sample(_picture(task), classes[int(labels[0])], classes[int(predicted[0])]),
+        layers=activity.layers(),
+        sample=Sample(_picture(task), classes[int(labels[0])], classes[int(predicted[0])])
+        if isinstance(task, Task)
+        else None,
         sections=(*cost_sections(run), *h2learn_sections(run)),
     )
 
@@ -644,9 +631,13 @@ class _Activity:
         self.sums: dict[str, Tensor] = {}
         self.graded: dict[str, bool] = {}
         self.rasters: dict[str, tuple[Tensor, Tensor]] = {}
+        self.samples: dict[str, int] = {}
 
     def see(self, name: str, layer: Temporal, output: Tensor) -> None:
+        if not hasattr(layer, "emits"):  # a norm over time
+            return
         spikes = output.float().flatten(2)
+        self.samples[name] = self.samples.get(name, 0) + spikes.shape[1]
         total = spikes.abs().sum((0, 1)).double().cpu()
         if name in self.sums:
             self.sums[name] += total
@@ -657,11 +648,11 @@ class _Activity:
         shown = torch.from_numpy(evenly_spaced(n, RASTER_NEURONS))
         self.rasters[name] = spikes[:, 0, shown].cpu(), shown
 
-    def layers(self, samples: int) -> list[LayerActivity]:
+    def layers(self) -> list[LayerActivity]:
         return [
             LayerActivity(
                 name=name,
-                rates=(total / (self.T * samples)).numpy(),
+                rates=(total / (self.T * self.samples[name])).numpy(),
                 raster=self.rasters[name][0].numpy(),
                 graded=self.graded[name],
                 shown=self.rasters[name][1].numpy(),

@@ -5,8 +5,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rheobase.files import write_table
 from rheobase.lab.cost import (
     HOROWITZ,
@@ -55,10 +53,10 @@ def cost(
     """
     rule_named(rule)  # before the run, which may take long
     task, which = trained(run, which, samples)
-    test = task.dataset.test
-    part = test if samples is None else test.select(torch.arange(min(samples, len(test))))
+    task = task.traceable
+    batches = task.source(task.tested(samples), shuffle=False)(0)
     with task.at_work(), tracing(task.model) as tracer:
-        found = evaluate(task.model, task.source(part, shuffle=False)(0), task.config.train, prepare=task.prepare)
+        found = evaluate(task.model, batches, task.config.train, prepare=task.prepare, apply=task.run)
     report = tracer.report()
     price = energy(report, rule)
     path = run.path / "cost.csv"

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rheobase.data import ImageFolder, ImageFolders, Split, folds_of
-from rheobase.recipes.classification import Classification, Task, build, is_cross_validated
+from rheobase.recipes.classification import Classification, Task, is_cross_validated
+from rheobase.recipes.task import build
 from rheobase.train import RunFolder, TrainConfig, evaluate, fit, load_weights
 
 METHODS = ("linear", "nearest", "nearest_share")
@@ -58,6 +59,8 @@ def floors(config: Classification, *, download: bool = False) -> dict[str, float
     Returns:
         a number for each method, and "count", the number of test samples.
     """
+    if not isinstance(config, Classification):
+        raise ValueError(f"floors: the recipe is of {config.task}; expected one of samples")
     configs = [config]
     if is_cross_validated(config):
         configs = [replace(config, fold=k) for k in range(folds_of(config.data))]

@@ -121,6 +121,8 @@ def h2learn(
     """
     chosen = preset(design)
     task, which = trained(run, which, samples)
+    if not isinstance(task, Task):
+        raise ValueError(f"{run.path} holds a network for {task.config.task}; --h2learn simulates those of samples")
     with task.at_work():
         step = trace_training_step(task, samples)
         made = accelerated(step, chosen, design, units, which)

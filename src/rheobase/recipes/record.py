@@ -5,9 +5,11 @@ import io
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from rheobase.files import write_atomic
-from rheobase.recipes.classification import Classification, config_of, is_cross_validated, recipe_of
+from rheobase.recipes.classification import Classification, is_cross_validated
+from rheobase.recipes.task import config_of, recipe_of
 from rheobase.train import RunFolder, environment
 
 COLUMNS = (
@@ -53,11 +55,12 @@ def record_cost(run: RunFolder, path: Path) -> None:
     cost, measured = run.result().get("cost"), run.result().get("eval")
     if cost is None or measured is None:
         raise ValueError(f"{run.path} was not priced yet; run `rheobase cost {run.path}` after it is measured")
-    for name, priced, expected in (
-        ("samples", cost["samples"], measured["test_count"]),
-        ("checkpoint", cost["checkpoint"], measured["checkpoint"]),
+    whole = isinstance(config_of(run), Classification)  # a graph always runs whole
+    for name, priced, expected, counts in (
+        ("samples", cost["samples"], measured["test_count"], whole),
+        ("checkpoint", cost["checkpoint"], measured["checkpoint"], True),
     ):
-        if priced != expected:
+        if counts and priced != expected:
             raise ValueError(
                 f"{run.path} was priced with {name} {priced!r} but measured with {expected!r}; use the same"
             )
@@ -99,7 +102,7 @@ def record_floors(recipe: str, config: Classification, found: Mapping[str, float
             append_row(path, COLUMNS, row)
 
 
-def _subject(recipe: str, config: Classification) -> dict[str, object]:
+def _subject(recipe: str, config: Any) -> dict[str, object]:
     metric = "cross_validated_accuracy" if is_cross_validated(config) else "test_accuracy"
     return {"recipe": recipe, "data": config.data, "T": config.T, "seed": config.train.seed, "metric": metric}
 

@@ -2,16 +2,15 @@
 
 import difflib
 from collections.abc import Callable, Mapping
-from typing import TypeVar
-
-from rheobase.recipes.classification import Classification
+from typing import Any, TypeVar
 
 Entry = TypeVar("Entry")
+Make = TypeVar("Make", bound=Callable[[], Any])
 
-_RECIPES: dict[str, Callable[[], Classification]] = {}
+_RECIPES: dict[str, Callable[[], Any]] = {}
 
 
-def register(make: Callable[[], Classification]) -> Callable[[], Classification]:
+def register(make: Make) -> Make:
     """Enter a recipe under its function's name, with '-' for '_'."""
     _RECIPES[make.__name__.replace("_", "-")] = make
     return make
@@ -22,7 +21,7 @@ def list_recipes() -> list[str]:
     return sorted(_RECIPES)
 
 
-def recipe(name: str) -> Callable[[], Classification]:
+def recipe(name: str) -> Callable[[], Any]:
     """The recipe of that name.
 
     Raises:

@@ -12,10 +12,10 @@ class TrainConfig:
 
     Args:
         epochs: passes over the training batches.
-        optimizer: "sgd" (with `momentum`) or "adamw".
+        optimizer: "sgd" (with `momentum`), "adamw" or "adam".
         lr: base learning rate; the schedule multiplies it at every step.
-        momentum: of SGD; AdamW ignores it.
-        weight_decay: L2 term of SGD, decoupled decay of AdamW.
+        momentum: of SGD; the others ignore it.
+        weight_decay: L2 term of SGD and Adam, decoupled decay of AdamW.
         decay_vectors: also decay parameters with at most one axis longer than 1: biases, norm scales, neuron constants.
         schedule: "cosine", "constant" or "step".
         warmup_epochs: epochs of linear warm-up.
@@ -36,6 +36,8 @@ class TrainConfig:
         seed: of dropout, encoders and whatever else draws from the global generators.
         monitor: what makes a validation "best", and what `patience` watches.
         patience: stop after this many epochs without a better validation; 0 never stops early.
+        checkpoint_every_epochs: save after every so many epochs, and after the last one. More than one is for epochs
+            shorter than the disk needs; a kill loses the epochs since, and a copy of the best weights waits in memory.
         checkpoint_every_steps: also save `last` within an epoch; 0 saves after epochs only.
         device: "auto" (CUDA if there is one), "cpu" or "cuda".
 
@@ -44,7 +46,7 @@ class TrainConfig:
     """
 
     epochs: int = 10
-    optimizer: Literal["sgd", "adamw"] = "adamw"
+    optimizer: Literal["sgd", "adamw", "adam"] = "adamw"
     lr: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -67,13 +69,14 @@ class TrainConfig:
     seed: int = 0
     monitor: Literal["accuracy", "loss"] = "accuracy"
     patience: int = 0
+    checkpoint_every_epochs: int = 1
     checkpoint_every_steps: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))  # a list when the config was read from JSON
         choices: dict[str, tuple[str | None, ...]] = {
-            "optimizer": ("sgd", "adamw"),
+            "optimizer": ("sgd", "adamw", "adam"),
             "schedule": ("cosine", "constant", "step"),
             "loss": ("cross_entropy", "tet"),
             "readout": tuple(READOUTS),
@@ -114,6 +117,11 @@ class TrainConfig:
             "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0, or None"),
             "seed": (self.seed >= 0, "0 or above"),
             "patience": (self.patience >= 0, "0 or above"),
+            "checkpoint_every_epochs": (
+                self.checkpoint_every_epochs == 1
+                or (self.checkpoint_every_epochs > 1 and self.checkpoint_every_steps == 0),
+                "at least 1, and 1 where checkpoint_every_steps is given",
+            ),
             "checkpoint_every_steps": (self.checkpoint_every_steps >= 0, "0 or above"),
         }
         for name, (fine, expected) in ranges.items():

@@ -11,6 +11,7 @@ the whole batch, so the result is that of one process up to rounding. Each proce
 generators of its own, seeded from (seed, epoch, batch, process) at every step. Process 0 alone writes.
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -36,7 +37,7 @@ from rheobase.train.checkpoint import (
     set_random_state,
 )
 from rheobase.train.config import TrainConfig
-from rheobase.train.measure import TAME, Forward, Metrics, Prepare, Sums, measure, seed_of
+from rheobase.train.measure import TAME, Apply, Forward, Metrics, Prepare, Sums, measure, seed_of
 from rheobase.train.processes import Batch, Part, Processes
 from rheobase.train.run import RunFolder
 from rheobase.train.schedule import schedule
@@ -94,6 +95,7 @@ def fit(
     run: RunFolder,
     *,
     prepare: Prepare | None = None,
+    apply: Apply | None = None,
     before_epoch: Callable[[int], None] | None = None,
     on_epoch: Callable[[Metrics], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
@@ -113,9 +115,11 @@ def fit(
         run: a new run folder, or one to resume in.
         prepare: prepare(x, generator) -> [T, B, ...], usually an encoder; x is what the source gave, moved to the
             device if it is a tensor, and the generator lives on the device. None feeds x to the model.
+        apply: apply(model, x) -> [T, B, K], how the model is run on what `prepare` gave; None is model(x). The place
+            for what the model reads besides, such as a graph of which x numbers nodes.
         before_epoch: called with the number of each epoch before its first batch, and again where one is resumed
             within: the place to set what follows a schedule, such as `rb.nn.sharpen(model, epoch, config.epochs)`.
-        on_epoch: called with each line of metrics after it and its checkpoint are on the disk.
+        on_epoch: called with each line of metrics, after it and its checkpoint are on the disk if one is due.
         on_step: called with (steps done, steps in all) after each optimiser step.
         resume: True continues from `last`, "best" from `best`.
 
@@ -131,7 +135,7 @@ def fit(
             raise ValueError(f"fit: {run.path} holds a checkpoint already; pass resume=True or make a new run folder")
         _check_source("train", train)
         _check_source("validation", validation)
-        training = _Training(Forward(model, config, prepare), train, validation, run, processes)
+        training = _Training(Forward(model, config, prepare, apply), train, validation, run, processes)
         if resume is False:
             training.start()
         else:
@@ -184,6 +188,7 @@ class _Training:
             **of_schedule[config.schedule],
         )
         self.progress = _Progress()
+        self.waiting: tuple[dict[str, Any], dict[str, Any], int] | None = None  # the best, where it is not saved yet
         self.random: dict[str, Any] = {}  # the generators' states to go on from, after resuming within an epoch
 
     @property
@@ -257,12 +262,14 @@ class _Training:
             "validation_accuracy": measured.accuracy,
             "seconds": time.perf_counter() - began,
         }
-        line = self.processes.first(partial(self._append, line))
-        self._close_epoch(measured)
+        better = self._count_epoch(measured)
+        due = self.finished or progress.epoch % self.config.checkpoint_every_epochs == 0
+        line = self.processes.first(partial(self._append, line, due))
+        self._keep(better, due)
         return line
 
-    def _append(self, line: Metrics) -> Metrics:
-        self.run.append_metrics(line)
+    def _append(self, line: Metrics, wait: bool) -> Metrics:
+        self.run.append_metrics(line, wait=wait)
         return line
 
     def finish(self) -> FitResult:
@@ -333,32 +340,49 @@ class _Training:
         """Inside, norms take their statistics over all processes, where each has a part of the batch."""
         return nullcontext() if self.processes.count == 1 else _together(self.model, not part.whole)
 
-    def _close_epoch(self, measured: Sums) -> None:
-        """Count the epoch as done, note whether it is the best so far, and save."""
+    def _count_epoch(self, measured: Sums) -> bool:
+        """Count the epoch as done, and say whether it is the best so far."""
         progress, by_loss = self.progress, self.config.monitor == "loss"
         value = measured.mean_loss if by_loss else measured.accuracy
         better = progress.best is None or (value < progress.best if by_loss else value > progress.best)
         if better:
             progress.best, progress.best_epoch = value, progress.epoch
         progress.epoch, progress.batch, progress.sums, progress.seconds = progress.epoch + 1, 0, Sums(), 0.0
-        # `best` first: a kill between the two leaves `last` behind it, and the epoch is simply run again.
+        return better
+
+    def _keep(self, better: bool, due: bool) -> None:
+        """Save, or, where that is not due, keep a copy of what is best.
+
+        `best` first: a kill between the two leaves `last` behind it, and the epochs since are simply run again.
+        """
+        if not due:
+            self.waiting = (
+                copy.deepcopy((self.model.state_dict(), self._state(), self.step)) if better else self.waiting
+            )
+            return
+        if not better and self.waiting is not None:
+            self.processes.first(partial(save_checkpoint, self.run, ["best"], *self.waiting))
+        self.waiting = None
         self._save(["best", "last"] if better else ["last"])
 
     def _save(self, names: Sequence[Which]) -> None:
         self.processes.first(partial(self._write_checkpoint, names))
 
     def _write_checkpoint(self, names: Sequence[Which]) -> None:
-        state = {
+        save_checkpoint(self.run, names, self.model.state_dict(), self._state(), self.step)
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the weights."""
+        return {
             "progress": asdict(self.progress),
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(),
             "settings": self._settings(),
         }
-        save_checkpoint(self.run, names, self.model.state_dict(), state, self.step)
 
     def _settings(self) -> dict[str, Any]:
         """What must be the same when a run is resumed."""
-        free = {"device", "checkpoint_every_steps", "memory"}
+        free = {"device", "checkpoint_every_epochs", "checkpoint_every_steps", "memory"}
         settings = {name: value for name, value in asdict(self.config).items() if name not in free}
         return settings | {"batches per epoch": self.per_epoch}
 
@@ -406,4 +430,4 @@ def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.opt
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.lr)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer](groups, lr=config.lr)

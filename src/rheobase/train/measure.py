@@ -17,6 +17,7 @@ from rheobase.train.loss import loss
 from rheobase.train.processes import Batch, Processes, are_labels, own_device
 
 Prepare = Callable[[Any, torch.Generator], Tensor]
+Apply = Callable[[nn.Module, Tensor], Tensor]
 Metrics = dict[str, Any]
 SOFT_TOLERANCE = 1e-3
 TAME = "lower lr, set clip_norm, or train without autocast; checkpoints saved before this are sound"
@@ -28,6 +29,7 @@ def evaluate(
     config: TrainConfig,
     *,
     prepare: Prepare | None = None,
+    apply: Apply | None = None,
     predictions: bool = False,
     together: bool = False,
 ) -> Metrics:
@@ -37,7 +39,7 @@ def evaluate(
         model: maps [T, B, ...] to [T, B, K]; the predicted class has the largest readout.
         batches: pairs (x, y) as for `fit`; of soft labels the largest counts as the right class.
         config: gives loss, autocast, device and the seed; the encoder's generator is seeded from (seed, batch).
-        prepare: as for `fit`.
+        prepare, apply: as for `fit`.
         predictions: also return "predictions", int64 [N].
         together: all processes of the process group call this with the same batches, and each runs its part of every
             batch; they get the same result. False measures everything in this process.
@@ -52,7 +54,7 @@ def evaluate(
     if together and predictions:
         raise ValueError("evaluate: predictions are made by one process; leave `together` off")
     processes = Processes.current() if together else Processes()
-    sums, predicted = measure(Forward(model, config, prepare), batches, "evaluation", processes)
+    sums, predicted = measure(Forward(model, config, prepare, apply), batches, "evaluation", processes)
     result: Metrics = {"loss": sums.mean_loss, "accuracy": sums.accuracy, "count": sums.count}
     return result | {"predictions": predicted} if predictions else result
 
@@ -109,11 +111,14 @@ class Sums:
 class Forward:
     """One batch through encoder, model and loss, with every check on the way."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig, prepare: Prepare | None) -> None:
+    def __init__(
+        self, model: nn.Module, config: TrainConfig, prepare: Prepare | None, apply: Apply | None = None
+    ) -> None:
         self.device = _device(config.device)
         self.model = model.to(self.device)
         self.config = config
         self.prepare = prepare
+        self.apply = apply or (lambda model, x: model(x))
         self.axis = 1 if prepare is None else 0  # of the samples in what the source gives
         self.generator = torch.Generator(self.device)
         options: dict[str, dict[str, Any]] = {
@@ -131,7 +136,7 @@ class Forward:
         x, y = self._input(batch, where, *key)
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast == "bf16")
         with autocast, memory(self.config.memory):
-            logits = self.model(x)
+            logits = self.apply(self.model, x)
         _check_output(logits, y, where)
         y = y.to(self.device)
         y = y.float() if y.is_floating_point() else y.long()

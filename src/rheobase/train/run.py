@@ -128,13 +128,14 @@ class RunFolder:
         """The lines of metrics.jsonl, but for a last one that a kill cut short. Raises ValueError for a broken line."""
         return [_parse(line, f"{self._metrics} line {n}") for n, line in enumerate(self._metric_lines(), start=1)]
 
-    def append_metrics(self, line: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl and wait until it is on the disk."""
+    def append_metrics(self, line: Mapping[str, Any], *, wait: bool = True) -> None:
+        """Add a line to metrics.jsonl and wait until it, and all before it, are on the disk; or do not wait."""
         data = to_json(line, indent=None)
         with self._metrics.open("ab") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if wait:
+                os.fsync(file.fileno())
 
     def keep_metrics(self, count: int) -> None:
         """Cut metrics.jsonl back to its first `count` lines. Raises ValueError when it has fewer."""

@@ -241,7 +241,7 @@ class Tracer:
         if not self._frames and module is not self.model:
             return
         x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
-        static = isinstance(module, PerStep) and x is not None and x.dim() > 0 and is_static(x)
+        static = isinstance(module, PerStep) and x is not None and x.dim() > 0 and (is_static(x) or self._one_step(x))
         if isinstance(module, Temporal) and hasattr(module, "emits"):
             self._began = True
         if self._frames:
@@ -281,9 +281,15 @@ class Tracer:
 
     def _runs(self, x: Tensor, above: int) -> int:
         """How often a module with input x runs for a sample: at every step, or once."""
+        if self._one_step(x):
+            return 1
         if (x.dim() and x.shape[0] == self.T * self._B) or x.shape[:2] == (self.T, self._B):
             return self.T
         return 1 if x.dim() and x.shape[0] == self._B else above
+
+    def _one_step(self, x: Tensor) -> bool:
+        """Whether x is one step that stands for all."""
+        return self.T > 1 and x.shape[:2] == (1, self._B)
 
     def _fired(self, name: str, module: nn.Module, y: Tensor) -> None:
         layer = self._layers.setdefault(name, _Layer(module))
