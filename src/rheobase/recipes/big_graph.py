@@ -180,7 +180,8 @@ def big_graph(seed: int) -> Iterator[Measurement]:
     64 hidden neurons, T = 4, on batches of 1000 nodes with 10 neighbours each and 5 of each of those. One thread, in a
     process of its own; the peak is its largest resident set, of making the graph too. Claim: below 4096 MiB, and one
     epoch is above softmax regression on features alone. Times are those of a machine with whatever else it does:
-    processor time stands beside them, and the load of the last minute at the end.
+    processor time stands beside them, and the load of the last minute at the end. Measured: peak 2196 MiB, an epoch of
+    100 batches 14 s of processor time (34 s at a load of 6 on two cores), accuracy 79.2 %, of features alone 39.9 %.
     Command: `rheobase study big-graph`
     """
     config = BigGraph()

@@ -112,7 +112,8 @@ def link_cora(seed: int) -> Iterator[Measurement]:
     arXiv:1611.07308. Adam, lr 0.01, 100 epochs; in each as many pairs without a link as there are training links are
     drawn anew. 5 % of the links choose the epoch, 10 % are for testing, with as many pairs that are linked nowhere.
     Beside it: a GCN in the same place, on features whose rows sum to 1; and two floors, the cosine of the features
-    alone and the shared neighbours by Adamic and Adar alone. Claim: the network beats both floors.
+    alone and the shared neighbours by Adamic and Adar alone. Claim: the network beats both floors. Measured, mean and
+    range of three seeds: 0.909 (0.892 to 0.924), GCN 0.903 (0.883 to 0.930), cosine 0.800, Adamic-Adar 0.706.
     Command: `rheobase study link-cora`
     """
     graph = load("cora")
@@ -185,6 +186,8 @@ def graph_families(seed: int) -> Iterator[Measurement]:
     (arXiv:2107.06865) of two layers, 32 hidden neurons, T = 8, kappa = 0.9, whose output is averaged over steps and
     over the nodes of a graph; Adam, lr 0.01, 15 epochs of batches of 50. 1600 graphs for training, 200 choose the
     epoch, 200 are tested. Beside it a GCN in the same place and the floor. Claim: the network is far above the floor.
+    Measured, mean and range of three seeds: 97.7 % (96.5 to 99.0), GCN 98.3 % (98.0 to 99.0), degrees alone 47.8 %
+    (41.0 to 53.0).
     Command: `rheobase study graph-families`
     """
     graphs = near_or_rewired(2000, seed=seed)
