@@ -31,7 +31,7 @@ def test_graphs_are_picked_in_the_order_asked_for():
     [
         ({"graph": torch.tensor([0, 1, 0, 2, 2])}, "rising"),
         ({"graph": torch.tensor([0, 0, 1, 2, 3])}, "from 0 to 2"),
-        ({"edge_index": torch.tensor([[0], [5]])}, "names a node that does not exist"),
+        ({"edge_index": torch.tensor([[0], [5]])}, "edges run from 0 to 5"),
         ({"edge_index": torch.tensor([[0], [2]])}, "from one graph to another"),
     ],
 )

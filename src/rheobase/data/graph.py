@@ -54,7 +54,7 @@ class Graph:
             raise self._wrong(f"edge_index is {self.edge_index.dtype} {list(self.edge_index.shape)}", "int64 [2, E]")
         if self.y.dtype != torch.int64 or self.y.shape != (N,):
             raise self._wrong(f"y is {self.y.dtype} {list(self.y.shape)}", f"int64 [{N}], a label per node")
-        if span := _outside(self.edge_index, N):
+        if span := outside(self.edge_index, N):
             raise self._wrong(f"edges run from {span[0]} to {span[1]}", f"0 to {N - 1}")
         if not _is_both_ways(self.edge_index, N):
             raise self._wrong(
@@ -95,7 +95,7 @@ def both_ways(edge_index: Int64[Tensor, "2 M"], N: int) -> Int64[Tensor, "2 E"]:
     Raises:
         ValueError: an edge names a node that does not exist.
     """
-    if span := _outside(edge_index, N):
+    if span := outside(edge_index, N):
         raise ValueError(f"both_ways: edges run from {span[0]} to {span[1]}; expected nodes 0 to {N - 1}")
     first, second = edge_index[:, edge_index[0] != edge_index[1]]
     numbers = _sorted(torch.cat([first * N + second, second * N + first]))
@@ -147,17 +147,17 @@ def random_split(
     return a, b, c
 
 
+def outside(nodes: Tensor, N: int) -> tuple[int, int] | None:
+    """The smallest and the largest of these nodes, if one of them is not 0 to N - 1; else None."""
+    if not nodes.numel():
+        return None
+    low, high = (int(end) for end in nodes.aminmax())
+    return (low, high) if low < 0 or high >= N else None
+
+
 def _sorted(numbers: Tensor) -> Tensor:
     """The numbers in order; NumPy sorts whole numbers several times faster than torch."""
     return torch.from_numpy(np.sort(numbers.numpy()))
-
-
-def _outside(edge_index: Tensor, N: int) -> tuple[int, int] | None:
-    """The smallest and largest node that edges name, if one of them does not exist."""
-    if not edge_index.numel():
-        return None
-    low, high = (int(end) for end in edge_index.aminmax())
-    return (low, high) if low < 0 or high >= N else None
 
 
 def _is_both_ways(edge_index: Tensor, N: int) -> bool:

@@ -8,7 +8,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from rheobase.data.dataset import random_of
-from rheobase.data.graph import both_ways
+from rheobase.data.graph import both_ways, outside
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +36,8 @@ class GraphSet:
         N, graph = len(self.x), self.graph
         if graph.shape != (N,) or (graph.diff() < 0).any() or ((graph < 0) | (graph >= len(self.y))).any():
             raise ValueError(f"GraphSet: graph must be [{N}], rising, from 0 to {len(self.y) - 1}; one number a node")
-        if self.edge_index.numel() and not 0 <= int(self.edge_index.min()) <= int(self.edge_index.max()) < N:
-            raise ValueError(f"GraphSet: an edge names a node that does not exist; expected 0 to {N - 1}")
+        if span := outside(self.edge_index, N):
+            raise ValueError(f"GraphSet: edges run from {span[0]} to {span[1]}; expected 0 to {N - 1}")
         if not torch.equal(graph[self.edge_index[0]], graph[self.edge_index[1]]):
             raise ValueError("GraphSet: an edge leads from one graph to another; expected none")
 

@@ -22,13 +22,11 @@ def compress(sources, targets, indptr, indices):  # type: ignore[no-untyped-def]
     """The sources of each node, one node after the other; indptr `[N + 1]` is zero before."""
     for v in targets:
         indptr[v + 1] += 1
-    for v in range(len(indptr) - 1):
-        indptr[v + 1] += indptr[v]
-    for k in range(len(targets) - 1, -1, -1):
-        indptr[targets[k] + 1] -= 1
-        indices[indptr[targets[k] + 1]] = sources[k]
-    indptr[:-1] = indptr[1:]
-    indptr[-1] = len(indices)
+    indptr[:] = indptr.cumsum()
+    free = indptr.copy()
+    for k in range(len(targets)):
+        indices[free[targets[k]]] = sources[k]
+        free[targets[k]] += 1
 
 
 @njit(cache=CACHE, **OPTIONS)
@@ -48,9 +46,7 @@ def number_of(v, nodes, count, table):  # type: ignore[no-untyped-def]
 @njit(cache=CACHE, **OPTIONS)
 def with_room(known, more):  # type: ignore[no-untyped-def]
     """The known nodes with room for so many more, and the table of them."""
-    size = 4
-    while size < 2 * (len(known) + more):
-        size *= 2
+    size = 2 ** int(2 + np.log2(1 + len(known) + more))  # at most half full
     nodes, table = np.empty(len(known) + more, np.int64), np.zeros(size, np.int64)
     for i in range(len(known)):
         number_of(known[i], nodes, i, table)
@@ -74,8 +70,7 @@ def draw(indptr, indices, seeds, fan_outs, key):  # type: ignore[no-untyped-def]
         nodes, table = with_room(nodes[:count], drawn.sum())
         found, e, low, start = np.empty((drawn.sum(), 2), np.int64), 0, start, count
         for i in range(low, start):
-            first, begin = indptr[nodes[i]], e
-            degree = indptr[nodes[i] + 1] - first
+            first, degree, begin = indptr[nodes[i]], indptr[nodes[i] + 1] - indptr[nodes[i]], e
             state = mixed(key + mixed(np.uint64(nodes[i]) + STEP * np.uint64(hop + 1)))
             for j in range(degree - drawn[i - low], degree):
                 state += STEP

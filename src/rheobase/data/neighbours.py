@@ -9,6 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from rheobase.data.dataset import random_of
+from rheobase.data.graph import outside
 from rheobase.data.kernels import kernels
 
 
@@ -46,24 +47,19 @@ class NeighbourSampler:
     """
 
     def __init__(self, edge_index: Int64[Tensor, "2 E"], N: int, fan_outs: Sequence[int], seed: int = 0) -> None:
-        E = edge_index.shape[1]
-        if E and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < N:
-            raise ValueError(
-                f"NeighbourSampler: edges run from {edge_index.min()} to {edge_index.max()}; expected 0 to {N - 1}"
-            )
+        if span := outside(edge_index, N):
+            raise ValueError(f"NeighbourSampler: edges run from {span[0]} to {span[1]}; expected 0 to {N - 1}")
         if any(fan < -1 for fan in fan_outs):
             raise ValueError(f"NeighbourSampler: fan_outs are {tuple(fan_outs)}; expected numbers of at least -1")
-        self.fan_outs = np.array([E if fan < 0 else fan for fan in fan_outs], np.int64)
+        self.fan_outs = np.array([len(edge_index[0]) if fan < 0 else fan for fan in fan_outs], np.int64)
         self.seed, self.N = seed, N
-        self._indptr, self._indices = np.zeros(N + 1, np.int64), np.empty(E, np.int32)
+        self._indptr, self._indices = np.zeros(N + 1, np.int64), np.empty(len(edge_index[0]), np.int32)
         kernels("neighbour_kernel").compress(*edge_index.numpy(), self._indptr, self._indices)
 
     def __call__(self, seeds: Int64[Tensor, " B"], *, epoch: int = 0, batch: int = 0) -> Subgraph:
         """The seeds with what is drawn around them, for so numbered a batch of so numbered an epoch."""
-        if seeds.numel() and not 0 <= int(seeds.min()) <= int(seeds.max()) < self.N:
-            raise ValueError(
-                f"NeighbourSampler: seeds run from {seeds.min()} to {seeds.max()}; expected 0 to {self.N - 1}"
-            )
+        if span := outside(seeds, self.N):
+            raise ValueError(f"NeighbourSampler: seeds run from {span[0]} to {span[1]}; expected 0 to {self.N - 1}")
         key = random_of("NeighbourSampler", seed=self.seed, epoch=epoch, batch=batch).randint(0, 2**64, dtype=np.uint64)
         nodes, edges = kernels("neighbour_kernel").draw(self._indptr, self._indices, seeds.numpy(), self.fan_outs, key)
         if len(nodes) < len(seeds):
