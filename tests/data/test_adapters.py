@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from rheobase.data import from_pyg, from_tonic, from_torchvision, load
+from rheobase.data import from_pyg, from_pyg_batch, from_tonic, from_torchvision, load
 
 
 @dataclass
@@ -152,14 +152,32 @@ def test_pyg_becomes_a_graph():
     assert graph.edge_index.T.tolist() == [[0, 1], [1, 0], [1, 2], [2, 1]]
     assert (graph.train.tolist(), graph.val.tolist(), graph.test.tolist()) == ([0], [1], [2])
     assert graph.x.dtype == torch.float32
+    assert (graph.links, graph.listed) == (2, 3)
     several = PygLike(data.x, data.edge_index, data.y, *(torch.zeros(3, 10, dtype=torch.bool) for _ in range(3)))
     with pytest.raises(ValueError, match=r"a mask is torch\.bool \[3, 10\]; expected bool \[3\]: pick one"):
         from_pyg(several, name="toy")
     with pytest.raises(ValueError, match="PygLike has no attribute 'x'"):
         from_pyg(PygLike(None, data.edge_index, data.y, *[data.train_mask] * 3), name="toy")
+    with pytest.raises(ValueError, match="edges run from 0 to 3; expected nodes 0 to 2"):
+        from_pyg(replace(data, edge_index=torch.tensor([[0], [3]])), name="toy")
+    with pytest.raises(ValueError, match="Graph toy: x holds NaN"):
+        from_pyg(replace(data, x=torch.full((3, 3), torch.nan)), name="toy")
     del data.val_mask
     with pytest.raises(ValueError, match="PygLike has no attribute 'val_mask'"):
         from_pyg(data, name="toy")
+
+
+def test_a_batch_of_pyg_becomes_a_part_of_a_graph():
+    @dataclass
+    class BatchLike:
+        n_id: object = None
+        edge_index: object = None
+        batch_size: object = None
+
+    part = from_pyg_batch(BatchLike(torch.tensor([7, 3, 5]), torch.tensor([[1, 2], [0, 1]]), 1))
+    assert (part.nodes.tolist(), part.edge_index.tolist(), part.seeds) == ([7, 3, 5], [[1, 2], [0, 1]], 1)
+    with pytest.raises(ValueError, match="BatchLike has no attribute 'n_id'"):
+        from_pyg_batch(BatchLike())
 
 
 def test_pyg_round_trip_of_a_real_graph():

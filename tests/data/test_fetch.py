@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rheobase.data.fetch import Source, check_md5, data_root, obtain
+from rheobase.data.fetch import Source, check_blob, check_md5, data_root, obtain
 
 CONTENT = {"a.gz": b"first file", "b.gz": b"second file"}
 
@@ -171,3 +171,23 @@ def test_check_md5(tmp_path):
     check_md5(tmp_path / "a", hashlib.md5(b"first file").hexdigest())
     with pytest.raises(ValueError, match=r"a: 10 bytes with MD5 .*, expected MD5 0+; the file is damaged"):
         check_md5(tmp_path / "a", "0" * 32)
+
+
+BLOB = "f2ba8f84ab5c1bce84a7b441cb1959cfc7093b7f"  # what `git hash-object` says of the bytes abc
+
+
+def test_files_are_known_by_git_too(tmp_path, mirror):
+    (mirror / "c").write_bytes(b"abc")
+    known = Source(dataset="toy", files={"c": BLOB}, folders=("toy",), addresses=(f"{mirror.as_uri()}/",))
+    with pytest.raises(FileNotFoundError, match=f"Their git blob:\n  c: {BLOB}"):
+        obtain(known, tmp_path)
+    found = obtain(known, tmp_path, download=True)["c"]
+    check_blob(found, BLOB)
+    found.write_bytes(b"abd")
+    with pytest.raises(ValueError, match=f"3 bytes with git blob [0-9a-f]{{40}}, expected git blob {BLOB}"):
+        check_blob(found, BLOB)
+    found.unlink()
+    (mirror / "c").write_bytes(b"abd")
+    with pytest.raises(ConnectionError, match=f"got 3 bytes with git blob .*, expected {BLOB}"):
+        obtain(known, tmp_path, download=True)
+    assert not list((tmp_path / "toy").iterdir())

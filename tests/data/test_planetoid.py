@@ -7,68 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from rheobase.data import Graph, load
+from rheobase.data import about, full_supervised, load
 from rheobase.data.fetch import data_root
-from rheobase.data.planetoid import _CORA, _PARTS, both_ways
+from rheobase.data.planetoid import _CORA, _PARTS
 
 SIZES = {
     "cora": (2708, 1433, 49216, 5278, 140),
     "citeseer": (3327, 3703, 105165, 4552, 120),
     "pubmed": (19717, 500, 988031, 44324, 60),
 }
-
-
-def triangle(**changed):
-    parts = {
-        "name": "toy",
-        "x": torch.eye(4),
-        "edge_index": both_ways(torch.tensor([[0, 1, 2], [1, 2, 0]]), 4),
-        "y": torch.tensor([0, 1, 0, -1]),
-        "train": torch.tensor([0]),
-        "val": torch.tensor([1]),
-        "test": torch.tensor([2]),
-        "classes": ("a", "b"),
-        "source": "",
-        "licence": "",
-        "citation": "",
-    }
-    return Graph(**{**parts, **changed})
-
-
-def test_both_ways_has_each_link_once_sorted_and_no_loops():
-    edges = torch.tensor([[2, 0, 0, 1, 3, 0], [0, 2, 1, 0, 3, 1]])
-    assert both_ways(edges, 4).tolist() == [[0, 0, 1, 2], [1, 2, 0, 0]]
-    assert both_ways(torch.empty(2, 0, dtype=torch.int64), 4).shape == (2, 0)
-
-
-def test_graph_says_what_it_is():
-    assert repr(triangle()) == "Graph('toy', 4 nodes, 4 features, 6 edges)"
-    assert len(triangle()) == 4
-    shuffled = triangle().edge_index[:, torch.tensor([5, 0, 3, 1, 4, 2])]
-    assert torch.equal(triangle(edge_index=shuffled).edge_index, shuffled)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"x": torch.eye(4).double()}, "x is torch.float64"),
-        ({"x": torch.full((4, 4), torch.nan)}, "x holds NaN"),
-        ({"edge_index": torch.tensor([[0], [4]])}, "edges run from 0 to 4"),
-        ({"edge_index": torch.tensor([[0], [1]])}, "edges are not each there once"),
-        ({"edge_index": torch.tensor([[0], [0]])}, "edges are not each there once"),
-        ({"edge_index": torch.tensor([[0, 1, 0, 1], [1, 0, 1, 0]])}, "edges are not each there once"),
-        ({"edge_index": torch.zeros(3, 2, dtype=torch.int64)}, "edge_index is torch.int64"),
-        ({"y": torch.tensor([0, 1, 0])}, "y is torch.int64"),
-        ({"y": torch.tensor([0, 1, 2, 0])}, "labels run from 0 to 2"),
-        ({"train": torch.tensor([4])}, "names a node that does not exist"),
-        ({"train": torch.tensor([2])}, "share nodes"),
-        ({"val": torch.tensor([1, 1])}, "share nodes"),
-        ({"test": torch.tensor([3])}, "a node without label"),
-    ],
-)
-def test_wrong_graphs_raise(untyped, changed, message):
-    with pytest.raises(ValueError, match=f"Graph toy: .*{message}"):
-        triangle(**changed)
+LISTED = {"cora": 5429, "citeseer": 4732, "pubmed": 44338}
+FULL = {"cora": 1208, "citeseer": 1812, "pubmed": 18217}
 
 
 def csr(dense):
@@ -124,6 +73,7 @@ def test_published_files(published):
     assert graph.edge_index.T.tolist() == [[0, 1], [0, 506], [1, 0], [506, 0], [506, 508], [508, 506]]
     assert graph.test.tolist() == [506, 508]
     assert (graph.train.tolist(), graph.val.tolist()) == ([0, 1, 2, 3], list(range(4, 504)))
+    assert (graph.listed, graph.links) == (3, 3)
 
 
 @pytest.mark.parametrize("part", ["tx", "allx", "ally", "graph"])
@@ -169,6 +119,13 @@ def test_real_sizes(real):
     assert (len(real.train), len(real.val), len(real.test)) == (train, 500, 1000)
     assert int((real.y < 0).sum()) == (15 if real.name == "citeseer" else 0)
     assert len(real.classes) == int(real.y.max()) + 1
+    assert len(full_supervised(real).train) == FULL[real.name]
+
+
+def test_both_counts_of_links_are_told(real):
+    title = about(real.name).title
+    assert f" {real.links} citations" in title
+    assert f"(listed: {LISTED[real.name]})" in title
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +144,7 @@ def test_both_forms_are_equal(real, raw):
     published = load(real.name, root=raw)
     for part in ("x", "edge_index", "y", "train", "val", "test"):
         assert torch.equal(getattr(real, part), getattr(published, part)), part
+    assert published.listed == LISTED[real.name]
 
 
 def test_a_damaged_copy_raises(real, tmp_path):

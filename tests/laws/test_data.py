@@ -28,7 +28,7 @@ def test_about_is_told_in_full(name):
         assert getattr(known, field).strip(), field
     assert known.kind in KINDS
     assert known.source.startswith("https://") or known.made_from in NAMES
-    assert all(re.fullmatch("[0-9a-f]{32}|[0-9a-f]{64}", digest) for digest in known.checksums.values())
+    assert all(re.fullmatch("[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}", digest) for digest in known.checksums.values())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,6 +11,7 @@
 To add a data set, add a file with a function under `@register` and import it here.
 """
 
+from rheobase.data import blocks as blocks
 from rheobase.data import characters_dvs as characters_dvs
 from rheobase.data import cifar as cifar
 from rheobase.data import cifar10_dvs as cifar10_dvs
@@ -18,17 +19,19 @@ from rheobase.data import digits as digits
 from rheobase.data import dvs_gesture as dvs_gesture
 from rheobase.data import dvs_sign as dvs_sign
 from rheobase.data import event_digits as event_digits
+from rheobase.data import gnn_benchmark as gnn_benchmark
 from rheobase.data import heidelberg as heidelberg
 from rheobase.data import imagenet as imagenet
 from rheobase.data import mnist as mnist
 from rheobase.data import nas_tones as nas_tones
 from rheobase.data import ncaltech101 as ncaltech101
 from rheobase.data import nmnist as nmnist
+from rheobase.data import ogb as ogb
 from rheobase.data import omniglot as omniglot
 from rheobase.data import planetoid as planetoid
 from rheobase.data import spoken_digits as spoken_digits
 from rheobase.data import yin_yang as yin_yang
-from rheobase.data.adapters import from_pyg, from_tonic, from_torchvision
+from rheobase.data.adapters import from_pyg, from_pyg_batch, from_tonic, from_torchvision
 from rheobase.data.augment import Augment, AugmentedBatches
 from rheobase.data.cache import cache_folder, cached_array, cached_frames
 from rheobase.data.cochlea import Cochlea
@@ -64,9 +67,14 @@ from rheobase.data.frames import (
     to_time_surface,
     to_voxel_grid,
 )
+from rheobase.data.gnn_benchmark import read_gnn_benchmark
+from rheobase.data.graph import Graph, both_ways, full_supervised, random_split
+from rheobase.data.graph_sets import GraphSet, near_or_rewired
+from rheobase.data.held_links import LinkSplit, draw_unlinked, hold_out_links
 from rheobase.data.imagenet import ImageFolder, ImageFolders
+from rheobase.data.neighbours import NeighbourSampler, Subgraph
+from rheobase.data.ogb import read_ogb
 from rheobase.data.omniglot import Drawings, Episode, Episodes, Omniglot
-from rheobase.data.planetoid import Graph
 from rheobase.data.recordings import EventDataset, Recordings
 from rheobase.data.registry import About, about, files_of, folds_of, list_datasets, load, options_of, register
 from rheobase.data.simulate import MovingImageSensor
@@ -151,11 +159,14 @@ __all__ = [
     "FlipX",
     "FlipY",
     "Graph",
+    "GraphSet",
     "ImageFolder",
     "ImageFolders",
     "JitterSpace",
     "JitterTime",
+    "LinkSplit",
     "MovingImageSensor",
+    "NeighbourSampler",
     "Omniglot",
     "RandomCrop",
     "RandomCutout",
@@ -166,6 +177,7 @@ __all__ = [
     "Rotate",
     "Shift",
     "Split",
+    "Subgraph",
     "TimeFrames",
     "ToFrames",
     "ToSpikeTensor",
@@ -175,6 +187,7 @@ __all__ = [
     "UniformNoise",
     "about",
     "batches",
+    "both_ways",
     "burst",
     "cache_folder",
     "cached_array",
@@ -189,6 +202,7 @@ __all__ = [
     "direct",
     "downsample",
     "downsample_time",
+    "draw_unlinked",
     "drop",
     "drop_by_area",
     "drop_by_time",
@@ -201,10 +215,13 @@ __all__ = [
     "folds_of",
     "frames_of",
     "from_pyg",
+    "from_pyg_batch",
     "from_tonic",
     "from_torchvision",
+    "full_supervised",
     "get_encoder",
     "hold_out",
+    "hold_out_links",
     "jitter_space",
     "jitter_time",
     "latency",
@@ -213,6 +230,7 @@ __all__ = [
     "list_formats",
     "load",
     "log_latency",
+    "near_or_rewired",
     "options_of",
     "phase",
     "poisson",
@@ -220,7 +238,10 @@ __all__ = [
     "random_cutout",
     "random_rotate",
     "random_shift",
+    "random_split",
     "read_events",
+    "read_gnn_benchmark",
+    "read_ogb",
     "refractory",
     "register",
     "rotate",

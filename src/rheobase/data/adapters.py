@@ -20,7 +20,8 @@ import torch
 
 from rheobase.data.dataset import Dataset, Split
 from rheobase.data.events import Events, Unit
-from rheobase.data.planetoid import Graph, both_ways
+from rheobase.data.graph import Graph, both_ways
+from rheobase.data.neighbours import Subgraph
 from rheobase.data.recordings import EventDataset, Recordings
 
 
@@ -126,6 +127,8 @@ def from_torchvision(
 def from_pyg(data: Any, *, name: str, source: str = "", licence: str = "", citation: str = "") -> Graph:
     """A graph of torch_geometric (its `Data`) as a `Graph`; links come in both directions, loops go.
 
+    `listed` counts the columns of edge_index: a link twice where it stands there both ways.
+
     Args:
         data: an object with `x` `[N, F]`, `edge_index` `[2, E]`, `y` `[N]` and the masks `train_mask`, `val_mask`,
             `test_mask` `[N]`. Nodes without label must have y = -1; Planetoid of torch_geometric gives them a label,
@@ -134,7 +137,7 @@ def from_pyg(data: Any, *, name: str, source: str = "", licence: str = "", citat
         source, licence, citation: its objects do not say.
 
     Raises:
-        ValueError: an attribute is missing or does not fit; names it.
+        ValueError: an attribute is missing or does not fit; names it. An edge names a node that does not exist.
     """
     x, edges, y = (_attribute("from_pyg", data, attribute) for attribute in ("x", "edge_index", "y"))
     masks = [_attribute("from_pyg", data, f"{part}_mask") for part in ("train", "val", "test")]
@@ -157,7 +160,25 @@ def from_pyg(data: Any, *, name: str, source: str = "", licence: str = "", citat
         source=source,
         licence=licence,
         citation=citation,
+        listed=edges.shape[1],
     )
+
+
+def from_pyg_batch(batch: Any) -> Subgraph:
+    """A batch of torch_geometric's `NeighborLoader` as a `Subgraph`, to train on in the same loop as on our own.
+
+    That loader needs pyg-lib or torch-sparse, which are not on PyPI; `NeighbourSampler` needs neither. Read after its
+    documentation; not run on the loader itself.
+
+    Args:
+        batch: an object with `n_id` `[n]`, `edge_index` `[2, e]` of places in it, and `batch_size`, how many seeds are
+            first.
+
+    Raises:
+        ValueError: an attribute is missing.
+    """
+    nodes, edges, seeds = (_attribute("from_pyg_batch", batch, name) for name in ("n_id", "edge_index", "batch_size"))
+    return Subgraph(nodes.long(), edges.long(), int(seeds))
 
 
 def _attribute(caller: str, dataset: Any, name: str) -> Any:

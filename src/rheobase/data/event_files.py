@@ -108,8 +108,8 @@ def delta_recordings(path: Path, index: Sequence[int], labels: Sequence[int], se
     return Recordings(DeltaEvents(path, tuple(index), sensor), torch.tensor(labels, dtype=torch.int64), key)
 
 
-def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The named arrays of an npz file.
+def read_columns(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The named arrays of an npz file, and those of the optional ones that it has.
 
     Raises:
         ValueError: it is damaged, or lacks one.
@@ -118,7 +118,7 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file) as arrays:
             if missing := sorted(set(names) - set(arrays.files)):
                 raise ValueError(f"it lacks {', '.join(missing)}")
-            return {name: arrays[name] for name in names}
+            return {name: arrays[name] for name in (*names, *optional) if name in arrays.files}
     except Exception as error:  # a damaged zip can raise almost anything
         raise ValueError(f"{path}: not an npz with {', '.join(names)} ({error}); download it again") from error
 

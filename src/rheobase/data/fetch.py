@@ -7,7 +7,6 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
-from io import BufferedReader
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,7 +15,7 @@ _TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Source:
-    """The files of a data set: `files` maps name to MD5.
+    """The files of a data set: `files` maps name to MD5, or to git's blob id (40 digits) where a repository has them.
 
     `folders`, relative to the data root, are looked through in order, and the first receives downloads. `addresses`
     are tried in order; a file's URL is address + name.
@@ -61,11 +60,11 @@ def obtain(source: Source, root: str | os.PathLike[str] | None = None, download:
     """Return where each file of `source` lies: in every folder `instead` is looked for, then `name`, with and without
     `.gz`.
 
-    With `download`, missing files are fetched to a temporary name, checked against their MD5, then moved into place.
+    With `download`, missing files are fetched to a temporary name, checked against their sum, then moved into place.
 
     Raises:
-        FileNotFoundError: files are missing, and `download` is off or no program can fetch them; names them, their MD5,
-            the paths, and what to do.
+        FileNotFoundError: files are missing, and `download` is off or no program can fetch them; names them, their
+            sums, the paths, and what to do.
         ConnectionError: no address delivered the right bytes; says what each one did.
     """
     base = data_root(root)
@@ -87,22 +86,43 @@ def check_md5(path: Path, md5: str) -> None:
     Raises:
         ValueError: it has another; names the file, its size and both sums.
     """
-    with path.open("rb") as file:
-        found = _md5(file)
-    if found != md5:
+    _check(path, md5)
+
+
+def check_blob(path: Path, blob: str) -> None:
+    """Do nothing if git gives the file this blob id: SHA-1 of `blob <size>`, a zero byte and the bytes.
+
+    Raises:
+        ValueError: it gives another; names the file, its size and both ids.
+    """
+    _check(path, blob)
+
+
+def _check(path: Path, known: str) -> None:
+    found = _sum(path, known)
+    if found != known:
         raise ValueError(
-            f"{path}: {path.stat().st_size} bytes with MD5 {found}, expected MD5 {md5}; the file is damaged or not the "
-            "original: delete it and download it again"
+            f"{path}: {path.stat().st_size} bytes with {_kind(known)} {found}, expected {_kind(known)} {known}; the "
+            "file is damaged or not the original: delete it and download it again"
         )
 
 
-def _md5(file: BufferedReader) -> str:
-    return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+def _sum(path: Path, known: str) -> str:
+    """The sum of a file, of the kind of the known one."""
+    start = b"" if _kind(known) == "MD5" else b"blob %d\0" % path.stat().st_size
+    digest = hashlib.md5(usedforsecurity=False) if _kind(known) == "MD5" else hashlib.sha1(usedforsecurity=False)
+    digest.update(start)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
+
+
+def _kind(known: str) -> str:
+    return "git blob" if len(known) == 40 else "MD5"
 
 
 def _missing_message(source: Source, missing: list[str], candidates: dict[str, list[Path]]) -> str:
     looked = "\n".join(dict.fromkeys(f"  {path}" for name in missing for path in candidates[name]))
-    sums = "\n".join(f"  {name}: {source.files[name]}" for name in missing if source.files[name])
+    sums = [(name, source.files[name]) for name in missing if source.files[name]]
     message = f"{source.dataset}: {len(missing)} of {len(source.files)} files are missing: {', '.join(missing)}.\n"
     message += f"Looked at:\n{looked}\n"
     if all(source.locations(name) for name in missing):
@@ -114,7 +134,8 @@ def _missing_message(source: Source, missing: list[str], candidates: dict[str, l
     if source.page:
         message += f"Where they come from: {source.page}\n"
     if sums:
-        message += f"Their MD5:\n{sums}\n"
+        listed = "\n".join(f"  {name}: {known}" for name, known in sums)
+        message += f"Their {_kind(sums[0][1])}:\n{listed}\n"
     return message + (
         "To use files that you have, put them at one of these paths, or point RHEOBASE_DATA (or root=) at their folder."
     )
@@ -128,12 +149,12 @@ def _download(source: Source, name: str, target: Path) -> None:
         try:
             with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response, part.open("xb") as file:
                 shutil.copyfileobj(response, file)
-            with part.open("rb") as file:
-                digest = _md5(file)
-            if digest == source.files[name]:
+            known = source.files[name]
+            found = _sum(part, known)
+            if found == known:
                 part.replace(target)
                 return
-            failures.append(f"{url}: got {part.stat().st_size} bytes with MD5 {digest}, expected {source.files[name]}")
+            failures.append(f"{url}: got {part.stat().st_size} bytes with {_kind(known)} {found}, expected {known}")
         except (OSError, HTTPException) as error:
             failures.append(f"{url}: {error}")
         finally:

@@ -6,6 +6,15 @@ to the papers it is linked with; `test.index`: the numbers of the test papers, i
 `<name>.npz`: `x_data`, `x_indices`, `x_indptr`, `x_shape` (CSR), `edges` `[E, 2]`, `y` `[N]` (-1: none), `train`,
 `val`, `test`.
 
+The published `graph` lists a link with both its papers, some links several times, and some papers with themselves. Half
+of its entries are the edges that the literature counts; what remains without repetitions and loops is fewer:
+
+| | in the published files | different links |
+|---|---|---|
+| Cora | 5429 | 5278 |
+| CiteSeer | 4732 | 4552 |
+| PubMed | 44338 | 44324 |
+
 Source: https://github.com/kimiyoung/planetoid
 """
 
@@ -16,93 +25,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
-from torch import Tensor
 
+from rheobase.data.csr import dense
 from rheobase.data.event_files import read_columns
 from rheobase.data.fetch import Source, check_md5, obtain
+from rheobase.data.graph import Graph as Graph
+from rheobase.data.graph import both_ways as both_ways
 from rheobase.data.pickles import read_pickle
 from rheobase.data.registry import About, register
 
 _VALIDATION_SIZE = 500
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Graph:
-    """A graph of N nodes of which some have labels, and which nodes to learn and to judge by.
-
-    Attributes:
-        x: features, float32 `[N, F]`.
-        edge_index: int64 `[2, E]`, every link in both directions, no node linked with itself, each pair once.
-        y: labels, int64 `[N]`, -1 for none.
-        train, val, test: nodes, int64; they share none and all have labels.
-
-    Raises:
-        ValueError: a shape or dtype differs, a node does not exist, a link lacks its way back or comes twice, a label
-            names no class, a node is in two of the three sets, or has no label there.
-    """
-
-    name: str
-    x: Float32[Tensor, "N F"]
-    edge_index: Int64[Tensor, "2 E"]
-    y: Int64[Tensor, " N"]
-    train: Int64[Tensor, " A"]
-    val: Int64[Tensor, " B"]
-    test: Int64[Tensor, " C"]
-    classes: tuple[str, ...]
-    source: str
-    licence: str
-    citation: str
-
-    def __post_init__(self) -> None:
-        N = len(self.x)
-        if self.x.dtype != torch.float32 or self.x.ndim != 2:
-            raise self._wrong(f"x is {self.x.dtype} {list(self.x.shape)}", "float32 [N, F]")
-        if not self.x.isfinite().all():
-            raise self._wrong("x holds NaN or Inf", "finite features")
-        if self.edge_index.dtype != torch.int64 or self.edge_index.ndim != 2 or len(self.edge_index) != 2:
-            raise self._wrong(f"edge_index is {self.edge_index.dtype} {list(self.edge_index.shape)}", "int64 [2, E]")
-        if self.y.dtype != torch.int64 or self.y.shape != (N,):
-            raise self._wrong(f"y is {self.y.dtype} {list(self.y.shape)}", f"int64 [{N}], a label per node")
-        if ((self.edge_index < 0) | (self.edge_index >= N)).any():
-            raise self._wrong(f"edges run from {self.edge_index.min()} to {self.edge_index.max()}", f"0 to {N - 1}")
-        if not torch.equal(self._numbers(self.edge_index), self._numbers(both_ways(self.edge_index, N))):
-            raise self._wrong(
-                "edges are not each there once, both ways, without loops", "edges as both_ways makes them"
-            )
-        if ((self.y < -1) | (self.y >= len(self.classes))).any():
-            raise self._wrong(f"labels run from {self.y.min()} to {self.y.max()}", f"-1 to {len(self.classes) - 1}")
-        members = torch.cat([self.train, self.val, self.test])
-        if members.dtype != torch.int64 or ((members < 0) | (members >= N)).any():
-            raise self._wrong("train, val or test names a node that does not exist", f"int64 nodes 0 to {N - 1}")
-        if len(members.unique()) != len(members):
-            raise self._wrong("train, val and test share nodes or name one twice", "each node at most once")
-        if (self.y[members] < 0).any():
-            raise self._wrong("train, val or test holds a node without label", "labelled nodes")
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __repr__(self) -> str:
-        return f"Graph({self.name!r}, {len(self)} nodes, {self.x.shape[1]} features, {self.edge_index.shape[1]} edges)"
-
-    def _numbers(self, edge_index: Tensor) -> Tensor:
-        return (edge_index[0] * len(self) + edge_index[1]).sort().values
-
-    def _wrong(self, found: str, expected: str) -> ValueError:
-        return ValueError(f"Graph {self.name}: {found}; expected {expected}")
-
-
-def both_ways(edge_index: Int64[Tensor, "2 M"], N: int) -> Int64[Tensor, "2 E"]:
-    """Every link in both directions, once, without loops, sorted by first node, then second.
-
-    Args:
-        edge_index: links in any direction, repeated or not; nodes are 0 to N - 1.
-        N: number of nodes.
-    """
-    first, second = edge_index[:, edge_index[0] != edge_index[1]]
-    numbers = torch.cat([first * N + second, second * N + first]).unique()
-    return torch.stack([numbers // N, numbers % N])
 
 
 @dataclass(frozen=True)
@@ -128,7 +60,7 @@ class CitationGraph:
             check_md5(path, self.source.files[name])
         return self._graph(next(iter(paths.values())), **_read_published(list(paths.values())))
 
-    def _graph(self, path: Path, **parts: np.ndarray) -> Graph:
+    def _graph(self, path: Path, listed: int, **parts: np.ndarray) -> Graph:
         indices = {
             name: torch.from_numpy(np.asarray(parts[name], np.int64)) for name in ("y", "train", "val", "test", "edges")
         }
@@ -143,24 +75,26 @@ class CitationGraph:
                 source=self.about.source,
                 licence=self.about.licence,
                 citation=self.about.citation,
+                listed=listed,
             )
         except ValueError as error:
             raise ValueError(f"{path}: {error}; download it again") from error
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> dict[str, Any]:
     names = ("x_data", "x_indices", "x_indptr", "x_shape", "edges", "y", "train", "val", "test")
     columns = read_columns(path, names)
     data, indices, indptr, shape, edges, y, train, val, test = columns.values()
-    x = _dense(path, data, indices, indptr, tuple(shape.tolist()))
-    return {"x": x, "edges": edges.T, "y": y, "train": np.sort(train), "val": np.sort(val), "test": np.sort(test)}
+    x = dense(path, data, indices, indptr, tuple(shape.tolist()))
+    parts = {"train": np.sort(train), "val": np.sort(val), "test": np.sort(test)}
+    return {"x": x, "edges": edges.T, "listed": len(edges), "y": y, **parts}
 
 
 class _PickledCsr:
     """What stands in for SciPy's matrix while a pickle is read: it keeps the fields and does nothing."""
 
 
-def _read_published(paths: list[Path]) -> dict[str, np.ndarray]:
+def _read_published(paths: list[Path]) -> dict[str, Any]:
     """The eight files in the order x, tx, allx, y, ty, ally, graph, test.index."""
     *pickled, index_path = paths
     allowed = {
@@ -190,6 +124,7 @@ def _read_published(paths: list[Path]) -> dict[str, np.ndarray]:
     return {
         "x": x,
         "edges": np.array(edges, dtype=np.int64).T,
+        "listed": len(edges) // 2,
         "y": labels,
         "train": train,
         "val": np.arange(len(y), len(y) + _VALIDATION_SIZE),
@@ -201,22 +136,7 @@ def _features(path: Path, matrix: Any) -> np.ndarray:
     fields = vars(matrix) if isinstance(matrix, _PickledCsr) else {}
     if missing := {"data", "indices", "indptr", "_shape"} - set(fields):
         raise ValueError(f"{path}: not a sparse matrix, it lacks {', '.join(sorted(missing))}; download it again")
-    return _dense(path, fields["data"], fields["indices"], fields["indptr"], fields["_shape"])
-
-
-def _dense(path: Path, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A CSR matrix as float32 `[N, F]`."""
-    rows, columns = map(int, shape)
-    lengths = np.diff(indptr)
-    agree = len(indptr) == rows + 1 and indptr[0] == 0 and indptr[-1] == len(data) == len(indices)
-    if not agree or (lengths < 0).any() or (len(indices) and not 0 <= indices.min() <= indices.max() < columns):
-        raise ValueError(
-            f"{path}: a sparse matrix {rows} x {columns} of {len(data)} numbers does not agree with its indices; "
-            "download it again"
-        )
-    x = np.zeros((rows, columns), np.float32)
-    x[np.repeat(np.arange(rows), lengths), indices] = data
-    return x
+    return dense(path, fields["data"], fields["indices"], fields["indptr"], fields["_shape"])
 
 
 _PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
@@ -254,7 +174,7 @@ def _citation_graph(
 _CORA = _citation_graph(
     "cora",
     "Cora",
-    "Cora: 2708 papers on machine learning, 5278 citations, 1433 words, 7 classes",
+    "Cora: 2708 papers on machine learning, 5278 citations (listed: 5429), 1433 words, 7 classes",
     "140 train, 500 validation, 1000 test",
     7,
     (
@@ -271,7 +191,8 @@ _CORA = _citation_graph(
 _CITESEER = _citation_graph(
     "citeseer",
     "CiteSeer",
-    "CiteSeer: 3327 papers on computer science, 4552 citations, 3703 words, 6 classes; 15 papers without any of them",
+    "CiteSeer: 3327 papers on computer science, 4552 citations (listed: 4732), 3703 words, 6 classes; 15 papers "
+    "without any of them",
     "120 train, 500 validation, 1000 test",
     6,
     (
@@ -288,7 +209,7 @@ _CITESEER = _citation_graph(
 _PUBMED = _citation_graph(
     "pubmed",
     "PubMed",
-    "PubMed: 19717 papers on diabetes, 44324 citations, 500 word weights, 3 classes",
+    "PubMed: 19717 papers on diabetes, 44324 citations (listed: 44338), 500 word weights, 3 classes",
     "60 train, 500 validation, 1000 test",
     3,
     (

@@ -28,7 +28,7 @@ class About:
         split: how training and test samples are told apart, and how many there are of each.
         size: what there is to download, or "nothing".
         layout: every path below the data root that the loader looks at; empty if it needs no files.
-        checksums: MD5 or SHA-256 by file name.
+        checksums: MD5 (32 digits), git's blob id (40) or SHA-256 (64) by file name.
         made_from: the registered data set that it is computed from, whose files it needs; empty if from none.
     """
 

@@ -372,8 +372,9 @@ class Conv2d(_Convolution, nn.Conv2d):
             then checked and kept for backward as bits. On the CPU, for maps whose channels lie side by side (as
             `PerStep` gives them), the product and the gradient of the weight are computed from the bits where that is
             faster at the density of the spikes (see `rheobase.nn.products`), and then equal those of nn.Conv2d up to
-            rounding (in inference under autocast, without the rounding of the weights); elsewhere bit for bit. Exception: a layer that is called several times in one autocast region adds
-            its weight's gradients in fp32, torch in bf16.
+            rounding (in inference under autocast, without the rounding of the weights); elsewhere bit for bit.
+            Exception: a layer that is called several times in one autocast region adds its weight's gradients in fp32,
+            torch in bf16.
 
     Raises:
         ValueError: in training, the input holds another value.

@@ -1,11 +1,13 @@
 """Recipes: a file per claim, a function per config; the top of the import order, where any model meets any data."""
 
 from rheobase.recipes import (  # noqa: F401  (registers)
+    big_graph,
     cifar,
     depth,
     events,
     gradients,
     graph_studies,
+    graph_tasks,
     graphs,
     h2learn_densities,
     imagenet,
