@@ -56,6 +56,7 @@ def test_the_registry_has_all_benchmarks_and_every_one_is_drawn():
             "compile",
             "parallel_reset",
             "psn",
+            "trained",
             "events",
             "products",
             "gpu",

@@ -212,7 +212,7 @@ def _refuse_second_derivative() -> None:
 
 def _cast(device: torch.device, *tensors: Tensor | None) -> Any:
     """The tensors as torch's own layers would see them: in autocast's format where it is on."""
-    if not torch.is_autocast_enabled(device.type):
+    if not _autocasts(device):
         return tensors
     dtype = torch.get_autocast_dtype(device.type)
     return [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors]
@@ -220,8 +220,12 @@ def _cast(device: torch.device, *tensors: Tensor | None) -> Any:
 
 def _format(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """The format in which torch's own layers multiply values of a format."""
-    cast = torch.is_autocast_enabled(device.type) and dtype != torch.float64
+    cast = dtype != torch.float64 and _autocasts(device)
     return torch.get_autocast_dtype(device.type) if cast else dtype
+
+
+def _autocasts(device: torch.device) -> bool:
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
 class ReadsSpikes(nn.Module):

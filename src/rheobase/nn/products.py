@@ -34,7 +34,7 @@ _CAST_NS = 0.1
 def kernels() -> ModuleType | None:
     """The package `rheobase_kernels`; None where it cannot be had, which is said once."""
     try:
-        import rheobase_kernels  # type: ignore[import-untyped, unused-ignore]
+        import rheobase_kernels  # type: ignore[import-not-found, unused-ignore]
 
         rheobase_kernels.load()
     except (ImportError, OSError) as error:
