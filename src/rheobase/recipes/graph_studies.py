@@ -68,8 +68,8 @@ def mean_cosine(x: Tensor) -> float:
 def graph_norms(seed: int) -> Iterator[Measurement]:
     """Norms over thresholds: GC-SNN with rates as logits, on Cora, 100 epochs; else as the recipe cora-gc-snn-rate.
 
-    Xu et al. 2021, arXiv:2107.06865. Claim: with STFN neither the rates at the start nor the accuracy depend on the
-    threshold; LayerNorm at each step and batch norm, which do not know it, and no norm lose both as it rises.
+    Xu et al. 2021, arXiv:2107.06865. Claim: with STFN the rates at the start are the same at every threshold, else they
+    fall as it rises; without a norm nothing is learned from threshold 1 on. LayerNorm learns as well as STFN here.
     Command: `rheobase study graph-norms`
     """
     for norm in NORMS:
