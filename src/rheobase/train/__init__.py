@@ -2,6 +2,7 @@
 
 from rheobase.train.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, load_weights, save_checkpoint
 from rheobase.train.config import TrainConfig
+from rheobase.train.hooks import Hooks, Step, Together
 from rheobase.train.loop import Batches, BatchSource, FitResult, fit
 from rheobase.train.loss import cross_entropy, loss, tet
 from rheobase.train.measure import Prepare, evaluate
@@ -15,9 +16,12 @@ __all__ = [
     "Batches",
     "Checkpoint",
     "FitResult",
+    "Hooks",
     "Prepare",
     "Processes",
     "RunFolder",
+    "Step",
+    "Together",
     "TrainConfig",
     "constant",
     "cosine",

@@ -37,6 +37,7 @@ from rheobase.train.checkpoint import (
     set_random_state,
 )
 from rheobase.train.config import TrainConfig
+from rheobase.train.hooks import Hooks, Step
 from rheobase.train.measure import TAME, Apply, Forward, Metrics, Prepare, Sums, measure, seed_of
 from rheobase.train.processes import Batch, Part, Processes
 from rheobase.train.run import RunFolder
@@ -99,6 +100,7 @@ def fit(
     before_epoch: Callable[[int], None] | None = None,
     on_epoch: Callable[[Metrics], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    hooks: Hooks | None = None,
     resume: bool | Which = False,
 ) -> FitResult:
     """Train `model` in place and leave metrics, checkpoints and the result in `run`; the model keeps the last weights.
@@ -121,6 +123,7 @@ def fit(
             within: the place to set what follows a schedule, such as `rb.nn.sharpen(model, epoch, config.epochs)`.
         on_epoch: called with each line of metrics, after it and its checkpoint are on the disk if one is due.
         on_step: called with (steps done, steps in all) after each optimiser step.
+        hooks: adds to the loss, and changes gradients and weights around every update, see `Hooks`.
         resume: True continues from `last`, "best" from `best`.
 
     Raises:
@@ -135,17 +138,22 @@ def fit(
             raise ValueError(f"fit: {run.path} holds a checkpoint already; pass resume=True or make a new run folder")
         _check_source("train", train)
         _check_source("validation", validation)
-        training = _Training(Forward(model, config, prepare, apply), train, validation, run, processes)
+        hooks = hooks or Hooks()
+        training = _Training(Forward(model, config, prepare, apply), train, validation, run, processes, hooks)
         if resume is False:
             training.start()
         else:
             training.resume("last" if resume is True else resume)
-        while not training.finished:
-            if before_epoch is not None:
-                before_epoch(training.progress.epoch)
-            line = training.run_epoch(on_step)
-            if on_epoch is not None:
-                on_epoch(line)
+        try:
+            hooks.begin(model, training.rates)
+            while not training.finished:
+                if before_epoch is not None:
+                    before_epoch(training.progress.epoch)
+                line = training.run_epoch(on_step)
+                if on_epoch is not None:
+                    on_epoch(line)
+        finally:
+            hooks.end()
         return training.finish()
 
 
@@ -165,9 +173,15 @@ class _Training:
     """A model, its optimiser, its progress and its run folder; the methods move them together."""
 
     def __init__(
-        self, forward: Forward, train: BatchSource, validation: BatchSource, run: RunFolder, processes: Processes
+        self,
+        forward: Forward,
+        train: BatchSource,
+        validation: BatchSource,
+        run: RunFolder,
+        processes: Processes,
+        hooks: Hooks,
     ) -> None:
-        self.processes = processes
+        self.processes, self.hooks = processes, hooks
         config = forward.config
         self.forward, self.train, self.validation, self.config, self.run = forward, train, validation, config, run
         self.model = forward.model
@@ -195,6 +209,11 @@ class _Training:
     def step(self) -> int:
         """Optimiser steps done."""
         return self.progress.epoch * self.per_epoch + self.progress.batch
+
+    @property
+    def rates(self) -> list[float]:
+        """The learning rate of every step."""
+        return [self.config.lr * self.factor(step) for step in range(self.total)]
 
     @property
     def finished(self) -> bool:
@@ -315,6 +334,8 @@ class _Training:
         self.optimizer.zero_grad()
         progress.sums.join(self._run(self.processes.part(batch, self.forward.axis), where))
         self.processes.add_gradients(self.parameters.values())
+        here = Step(step, self.total, self.per_epoch, lr)
+        self.hooks.before_update(here)
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
         if not norm.isfinite():
             bad = [n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
@@ -322,6 +343,7 @@ class _Training:
         if self.config.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters.values(), self.config.clip_norm, norm)
         self.optimizer.step()
+        self.hooks.after_update(here)
         progress.batch += 1
 
     def _run(self, part: Part, where: str) -> Sums:
@@ -331,7 +353,9 @@ class _Training:
         seed = seed_of(self.config.seed, *key, "modules")
         with self.processes.own_random(seed), self._norms_of(part):
             outcome = self.forward(part.batch, where, *key)
-            torch.autograd.backward(outcome.loss if part.share == 1 else outcome.loss * part.share)
+            penalty = self.hooks.penalty()
+            whole = outcome.loss if penalty is None else outcome.loss + penalty
+            torch.autograd.backward(whole if part.share == 1 else whole * part.share)
         if part.share:
             sums.add(outcome)
         return sums.of_all(self.processes, self.forward.device)
