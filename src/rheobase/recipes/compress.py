@@ -1,6 +1,6 @@
 """A trained run made smaller: a new run with plain weights, which every other verb accepts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -225,15 +225,14 @@ def _counts(task: Trainable, model: nn.Module, samples: int | None) -> Metrics:
             evaluate(model, task.source(split, shuffle=False)(0), task.config.train, **arguments)
     report = tracer.report()
     bits = {name.removesuffix(".weight"): bits_of(w) for name, w in compressible(model).items()}
+    pairs = {product.name: (product.effective or 0.0) * product.executed for product in report.products}
     return {
         "accuracy": whole["accuracy"],
         "count": whole["count"],
         "counted": len(split),
         "spikes_per_neuron": activity(report).spikes_per_neuron,
-        "operations": sum(product.effective for product in report.products),
-        "bit_operations": sum(
-            product.effective * bits.get(product.name, FLOAT_BITS) / FLOAT_BITS for product in report.products
-        ),
+        "operations": sum(pairs.values()),
+        "bit_operations": sum(count * bits.get(name, FLOAT_BITS) / FLOAT_BITS for name, count in pairs.items()),
     }
 
 

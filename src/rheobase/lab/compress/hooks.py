@@ -206,12 +206,13 @@ class Quantised(_Latent):
 
 
 class Admm(_OnWeights):
-    """Alternating direction method of multipliers, scaled: pulls W to a set S by adding rho (W - Z + U) to its gradient.
+    """Alternating direction method of multipliers, scaled: pulls W to a set S.
+
+    It adds rho (W - Z + U) to the gradient of W.
 
     Z and U are updated after every `every` epochs: Z = P(W + U), U = U + W - Z, where P projects onto S. They begin
-    with Z = P(W), U = 0. Source: arXiv:1911.00822, section of the same name, with the squared penalty
-    (rho / 2) |W - Z + U|^2 of its derivation; the code has 1e-4 |W - Z + U|, whose pull does not depend on the distance:
-    `pull="constant"`.
+    with Z = P(W), U = 0. Source: arXiv:1911.00822 with the squared penalty (rho / 2) |W - Z + U|^2 of its derivation;
+    the code has 1e-4 |W - Z + U|, whose pull does not depend on the distance: `pull="constant"`.
 
     Args:
         names: of the weights.

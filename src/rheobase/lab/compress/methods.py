@@ -5,9 +5,9 @@ Epochs are those of training: every method says how many it takes in all, and sp
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +41,9 @@ PILOTS, PILOT_SHARE, NEAR = 3, 6, 0.1
 """LATS looks for D with at most so many pilots, each of one sixth of the epochs, until ln(1 - sparsity) is so near."""
 
 
-class Fit(Protocol):
-    """How a network is trained: in place, and always to the last epoch."""
-
-    def __call__(self, model: nn.Module, epochs: int, hooks: Hooks, name: str) -> None:
-        """Train for some epochs with a schedule of their own; `name` tells the phases of a method apart."""
+Fit = Callable[[nn.Module, int, Hooks, str], None]
+"""`fit(model, epochs, hooks, name)` trains a network in place, always to the last epoch, with a learning-rate schedule
+of its own; `name` tells the phases of a method apart."""
 
 
 @dataclass
@@ -442,7 +440,9 @@ def compress(
     quiet = [method for method in methods if isinstance(method, Activity)]
     others = [method for method in methods if not isinstance(method, Activity)]
     if not methods or len(quiet) > 1:
-        raise ValueError(f"compress: got {len(methods)} methods, {len(quiet)} of them Activity; expected at most 1 of it")
+        raise ValueError(
+            f"compress: got {len(methods)} methods, {len(quiet)} of them Activity; expected at most 1 of it"
+        )
     made = copy.deepcopy(model)
     work = Work(made, tuple(compressible(made, exclude)), fit, Quiet(quiet[0].strength) if quiet else None)
     stages = []

@@ -8,7 +8,7 @@ from torch import Tensor
 
 Levels = Literal["auto", "power", "uniform"]
 MOST_BITS, MOST_POWER_BITS = 8, 4
-ROUNDS = 20
+ROUNDS = 200
 """Alternations of scale and levels, at most; they end where nothing changes."""
 
 
@@ -43,9 +43,9 @@ def nearest(v: Tensor, scale: Tensor, table: Tensor) -> Tensor:
 
 
 def fit_scale(v: Tensor, table: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The scale alpha > 0 of min |v - alpha Q|^2 that alternating reaches: alpha = <v, Q> / <Q, Q>, Q = nearest(v / alpha).
+    """The scale alpha > 0 with the least |v - alpha Q|^2 that alternating finds.
 
-    Starts at mean|v|, and once more at max|v| over the largest level; the smaller error counts. arXiv:1911.00822's
+    alpha = <v, Q> / <Q, Q> and Q = nearest(v / alpha), in turns, until nothing changes. Starts at mean|v|, and once more at max|v| over the largest level; the smaller error counts. arXiv:1911.00822's
     code starts with Q = 1, which makes alpha the mean of v, about 0 or negative: a departure. Of weights that are all
     zero (or none) alpha is 1.
 

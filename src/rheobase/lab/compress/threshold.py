@@ -8,7 +8,7 @@ Source: Chen et al. 2023, arXiv:2302.13019 ("LATS"), and its code; the reading o
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 
 def from_rates(rates: Sequence[float]) -> list[float]:
@@ -53,10 +53,10 @@ def pgh(x: float, beta: float = 0.1) -> float:
         raise ValueError(f"pgh: beta is {beta}; expected a number above 0, below 1 for a threshold that rises early")
     if beta == 1:
         return s_lats(x)
-    l, power = math.log(beta), beta**x
-    wave = l * math.cos(math.pi * x) + math.pi * math.sin(math.pi * x)
-    above = math.pi**2 * (power - 1) + (power - 2) * l**2 + power * l * wave
-    return above / (math.pi**2 * (beta - 1) - 2 * l**2)
+    log, power = math.log(beta), beta**x
+    wave = log * math.cos(math.pi * x) + math.pi * math.sin(math.pi * x)
+    above = math.pi**2 * (power - 1) + (power - 2) * log**2 + power * log * wave
+    return above / (math.pi**2 * (beta - 1) - 2 * log**2)
 
 
 def linear(x: float) -> float:
@@ -108,5 +108,5 @@ def thresholds(name: str, rates: Sequence[float], per_epoch: int, beta: float = 
 
 def pressure(found: Sequence[float], rates: Sequence[float], D: float) -> list[float]:
     """lambda of every step: (d_{t+1} - d_t) / eta_t; infinite where the rate is 0 and d rises."""
-    steps = zip(found[:-1], found[1:], rates, strict=True)
-    return [D * (b - a) / eta if eta else (math.inf if b > a else 0.0) for a, b, eta in steps]
+    steps = zip(pairwise(found), rates, strict=True)
+    return [D * (b - a) / eta if eta else (math.inf if b > a else 0.0) for (a, b), eta in steps]

@@ -7,12 +7,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from rheobase.nn import DelayedLinear
+
 Scope = Literal["layer", "global"]
 Kind = Literal["mask", "latent", "target", "dual", "scale"]
 """What a buffer beside a weight is: which weights are kept; the weight that learns while another is used; Z and U of
 ADMM; the scale of quantised weights."""
 
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, DelayedLinear)
 
 
 def compressible(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, nn.Parameter]:

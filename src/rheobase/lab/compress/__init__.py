@@ -1,0 +1,72 @@
+"""Compression: prune, quantise and quieten a trained network, and keep it small."""
+
+from rheobase.lab.compress.hooks import (
+    Admm,
+    AdmmPruning,
+    AdmmQuantising,
+    Gradual,
+    Masked,
+    Quantised,
+    Quiet,
+    SoftThreshold,
+    keep_masks,
+)
+from rheobase.lab.compress.methods import (
+    METHODS,
+    Activity,
+    AdmmPrune,
+    Fit,
+    GradualMagnitude,
+    Lats,
+    Magnitude,
+    Method,
+    Quantise,
+    compress,
+    method_from,
+    method_to,
+)
+from rheobase.lab.compress.quantise import bits_of, fit_scale, levels, nearest, quantised
+from rheobase.lab.compress.report import CompressionReport, LayerReport
+from rheobase.lab.compress.threshold import from_rates, lats, pgh, pressure, s_lats, thresholds
+from rheobase.lab.compress.weights import compressible, forget, largest, sparsity_of
+
+__all__ = [
+    "METHODS",
+    "Activity",
+    "Admm",
+    "AdmmPrune",
+    "AdmmPruning",
+    "AdmmQuantising",
+    "CompressionReport",
+    "Fit",
+    "Gradual",
+    "GradualMagnitude",
+    "Lats",
+    "LayerReport",
+    "Magnitude",
+    "Masked",
+    "Method",
+    "Quantise",
+    "Quantised",
+    "Quiet",
+    "SoftThreshold",
+    "bits_of",
+    "compress",
+    "compressible",
+    "fit_scale",
+    "forget",
+    "from_rates",
+    "keep_masks",
+    "largest",
+    "lats",
+    "levels",
+    "method_from",
+    "method_to",
+    "nearest",
+    "pgh",
+    "pressure",
+    "quantised",
+    "s_lats",
+    "sparsity_of",
+    "thresholds",
+]
