@@ -1,0 +1,1 @@
+"""Compression: networks whose weights hold zeros and few distinct values, made small and fast."""
