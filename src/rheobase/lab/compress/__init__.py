@@ -25,6 +25,7 @@ from rheobase.lab.compress.methods import (
     method_from,
     method_to,
 )
+from rheobase.lab.compress.packed import Packed, load_packed, save_packed
 from rheobase.lab.compress.quantise import bits_of, fit_scale, levels, nearest, quantised
 from rheobase.lab.compress.report import CompressionReport, LayerReport
 from rheobase.lab.compress.threshold import from_rates, lats, pgh, pressure, s_lats, thresholds
@@ -46,6 +47,7 @@ __all__ = [
     "Magnitude",
     "Masked",
     "Method",
+    "Packed",
     "Quantise",
     "Quantised",
     "Quiet",
@@ -60,6 +62,7 @@ __all__ = [
     "largest",
     "lats",
     "levels",
+    "load_packed",
     "method_from",
     "method_to",
     "nearest",
@@ -67,6 +70,7 @@ __all__ = [
     "pressure",
     "quantised",
     "s_lats",
+    "save_packed",
     "sparsity_of",
     "thresholds",
 ]
