@@ -73,6 +73,61 @@ class CostArguments:
 
 
 @dataclass(frozen=True)
+class CompressArguments:
+    """Prune, quantise or quieten a trained run: a new run with the smaller network, which every other verb accepts.
+
+    Methods follow each other in the order prune, quantise; activity is regularised in both.
+    """
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """Run folder to compress; it is only read."""
+    method: Literal["lats", "magnitude", "gradual", "admm"] | None = None
+    """How to prune; not at all if left out."""
+    sparsity: float | None = None
+    """Share of weights that is to be zero; 0.9 if left out."""
+    D: float | None = None
+    """Of lats, in the place of the sparsity: the last threshold."""
+    schedule: str = "lats"
+    """Of lats: lats, lats-closed, s-lats, pgh, linear, sine or constant."""
+    beta: float = 0.1
+    """Of the schedule pgh: how far the pressure falls."""
+    scope: Literal["layer", "global"] = "layer"
+    """Of the other methods: whether each layer gets the sparsity, or all together."""
+    rho: float | None = None
+    """Of ADMM: strength of the pull; 0.01 for pruning, 0.1 for quantising if left out."""
+    bits: int | None = None
+    """Quantise to so many bits, 1 to 8."""
+    levels: Literal["auto", "power", "uniform"] = "auto"
+    """Of quantised weights: powers of two, uniform, or what suits the bits."""
+    activity: float | None = None
+    """Regularise activity with this strength."""
+    epochs: int = 10
+    """Of each method."""
+    lr: float | None = None
+    """Base learning rate; that of the run if left out."""
+    optimizer: Literal["sgd", "adamw", "adam"] | None = None
+    """Optimiser; that of the run if left out."""
+    clip_norm: float | None = None
+    """Largest 2-norm of the gradients; that of the run if left out."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of layers to leave alone, such as 'head.*'."""
+    checkpoint: Checkpoint | None = None
+    """Which weights; those that the recipe measures if left out."""
+    samples: int | None = 1000
+    """Operations and spikes are counted on so many of the first test samples."""
+    runs: Path = Path("runs")
+    """Where run folders are made."""
+    resume: Path | None = None
+    """A run that compression was making when it was stopped: go on with it."""
+    report: bool = False
+    """Write report.html when done."""
+    results: Path | None = None
+    """A CSV file to append the measured row to."""
+    json: bool = False
+    """Print the result as one JSON object on the last line."""
+
+
+@dataclass(frozen=True)
 class ListArguments:
     """Say what there is."""
 
@@ -196,6 +251,7 @@ _USAGE = """usage: rheobase VERB ...
   eval RUN       measure a run on its test split, or classify your own images
   report RUN     write report.html into a run
   cost RUN       what its matrix products read, and operations and energy by a named rule
+  compress RUN   prune, quantise, quieten: a new, smaller run
   floor RECIPE   what a linear classifier and the nearest neighbour reach on a recipe's samples
   study NAME     measure what needs no training, such as gradients through deep stacks
   data list      data sets: kind, here or missing; info NAME tells more, prepare NAME makes what it keeps
@@ -464,6 +520,62 @@ def _by_rule(rules: dict[str, dict[str, float]]) -> Any:
     return table
 
 
+def _compress(arguments: Sequence[str]) -> dict[str, Any]:
+    from rheobase import recipes
+    from rheobase.recipes.compress_page import compress_remarks
+    from rheobase.train import RunFolder
+
+    given = _parse(CompressArguments, arguments, "rheobase compress")
+    if (given.run is None) == (given.resume is None):
+        raise ValueError("name one run: to compress it, or after --resume to go on with what was stopped")
+    with _progress(None) as (on_epoch, on_step):
+        if given.resume is not None:
+            run = RunFolder.open(given.resume)
+            result = recipes.resume_compress(run, on_epoch=on_epoch, on_step=on_step)
+        else:
+            run, result = recipes.compress_run(
+                RunFolder.open(given.run),
+                _compression(given),
+                given.runs,
+                which=given.checkpoint,
+                samples=given.samples,
+                on_epoch=on_epoch,
+                on_step=on_step,
+            )
+    for remark in compress_remarks(result["compress"]):
+        print(remark)
+    if given.results is not None:
+        recipes.record_compression(run, given.results)
+    return _finished(run, result, given.report)
+
+
+def _compression(given: CompressArguments) -> Any:
+    from rheobase.lab import compress
+    from rheobase.recipes import Compression
+
+    epochs = given.epochs
+    wanted = 0.9 if given.sparsity is None and given.D is None else given.sparsity
+    pull: dict[str, Any] = {} if given.rho is None else {"rho": given.rho}
+    methods: list[Any] = []
+    if given.method == "lats":
+        methods.append(compress.Lats(epochs, wanted, given.D, given.schedule, given.beta))
+    elif given.D is not None:
+        raise ValueError(f"D is {given.D} without --method lats; it is that method's threshold: leave it out")
+    elif given.method is not None:
+        kind: Any = compress.METHODS[given.method]
+        extra = pull if given.method == "admm" else {}
+        methods.append(kind(epochs, wanted, given.scope, **extra))
+    elif given.sparsity is not None:
+        raise ValueError(f"sparsity is {given.sparsity} without a method; name one with --method")
+    if given.bits is not None:
+        methods.append(compress.Quantise(epochs, given.bits, given.levels, **pull))
+    if given.activity is not None:
+        methods.append(compress.Activity(epochs, given.activity))
+    if not methods:
+        raise ValueError("nothing to do; give --method, --bits or --activity")
+    return Compression(tuple(methods), given.exclude, given.lr, given.optimizer, given.clip_norm)
+
+
 def _floor(arguments: Sequence[str]) -> dict[str, Any]:
     from rheobase import recipes
 
@@ -669,15 +781,19 @@ def _sensor(text: str) -> tuple[int, int]:
 
 
 @contextmanager
-def _progress(epochs: int) -> Any:
-    """Callbacks that show a training: a moving bar on a terminal, one plain line an epoch elsewhere."""
+def _progress(epochs: int | None) -> Any:
+    """Callbacks that show a training: a moving bar on a terminal, one plain line an epoch elsewhere.
+
+    None: of several trainings, whose metrics say how many epochs each has.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     def line(metrics: dict[str, Any]) -> str:
-        fold = f"fold {metrics['fold']}  " if "fold" in metrics else ""
+        part = f"fold {metrics['fold']}  " if "fold" in metrics else ""
+        part += f"{metrics['phase']}  " if "phase" in metrics else ""
         return (
-            f"{fold}epoch {metrics['epoch'] + 1}/{epochs}  loss {metrics['train_loss']:.4f}  "
+            f"{part}epoch {metrics['epoch'] + 1}/{epochs or metrics['epochs']}  loss {metrics['train_loss']:.4f}  "
             f"train {metrics['train_accuracy']:.2%}  validation {metrics['validation_accuracy']:.2%}  "
             f"{metrics['seconds']:.1f} s"
         )
@@ -716,6 +832,7 @@ VERBS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
     "eval": _eval,
     "report": _report,
     "cost": _cost,
+    "compress": _compress,
     "floor": _floor,
     "study": _study,
     "data": _data,

@@ -126,9 +126,29 @@ def cifar_conv7(
     return ConvSNN(plan, in_channels, classes, 1, neuron)
 
 
+@register(image_of(28, 1), reproduces="arXiv:1911.00822: the weights of its released network for MNIST")
+def mnist_conv(
+    in_channels: int = 1, classes: int = 10, width: int = 32, neuron: str | MakeNeuron = IterativeLIF, pooled: int = 7
+) -> ConvSNN:
+    """32C3-MP-32C3-MP-128-10 for 28x28 images: 211,488 weights of convolutions and linear layers.
+
+    Two 3x3 convolutions of `width` channels, max-pooled before their norm and neuron; 4 `width` neurons; logits.
+    Departures: the released network averages where this one takes the largest, so that layers read spikes; and it has
+    biases, where this one has a norm behind each convolution.
+
+    Raises:
+        ValueError: no such neuron.
+    """
+    plan: list[Layer] = [(width, 3, 1, "max"), (width, 3, 1, "max")]
+    return ConvSNN(plan, in_channels, classes, pooled, neuron, hidden=4 * width)
+
+
 register(lambda **_: (2, 12, 12), name="test_conv_snn", reproduces="nothing: it is small, for tests")(
     partial(conv_snn, width=4, pooled=2)
 )
 register(image_of(8), name="test_cifar_conv7", reproduces="nothing: it is small, for tests")(
     partial(cifar_conv7, width=4)
+)
+register(image_of(8, 1), name="test_mnist_conv", reproduces="nothing: it is small, for tests")(
+    partial(mnist_conv, width=4, pooled=2)
 )

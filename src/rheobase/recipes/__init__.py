@@ -3,6 +3,7 @@
 from rheobase.recipes import (  # noqa: F401  (registers)
     big_graph,
     cifar,
+    compression,
     depth,
     events,
     gradients,
@@ -25,17 +26,19 @@ from rheobase.recipes.classification import (
     resume,
     train,
 )
+from rheobase.recipes.compress import Compression, compress_run, resume_compress
 from rheobase.recipes.cost import cost
 from rheobase.recipes.floors import floors
 from rheobase.recipes.h2learn import h2learn
 from rheobase.recipes.nodes import NodeClassification, NodeTask
-from rheobase.recipes.record import record, record_cost, record_floors
+from rheobase.recipes.record import record, record_compression, record_cost, record_floors
 from rheobase.recipes.registry import list_recipes, recipe, register
 from rheobase.recipes.studies import Measurement, list_studies, record_measurement, study
 from rheobase.recipes.task import Trainable, build, config_of, recipe_of
 
 __all__ = [
     "Classification",
+    "Compression",
     "Measurement",
     "NodeClassification",
     "NodeTask",
@@ -43,6 +46,7 @@ __all__ = [
     "Trainable",
     "build",
     "classify",
+    "compress_run",
     "config_of",
     "cost",
     "floors",
@@ -54,12 +58,14 @@ __all__ = [
     "recipe",
     "recipe_of",
     "record",
+    "record_compression",
     "record_cost",
     "record_floors",
     "record_measurement",
     "register",
     "report",
     "resume",
+    "resume_compress",
     "study",
     "train",
 ]

@@ -30,6 +30,7 @@ from rheobase.data import (
 from rheobase.models import MODELS, create_model
 from rheobase.neurons import NEURONS, create_neuron
 from rheobase.nn import PerChannel, begin_epoch, observe
+from rheobase.recipes.compress_page import compress_sections
 from rheobase.recipes.cost_page import cost_sections
 from rheobase.recipes.h2learn_page import h2learn_sections
 from rheobase.recipes.task import KINDS, Trainable, build, config_of, known_fields, recipe_of, training_of
@@ -348,7 +349,13 @@ def resume(
     on_epoch: Callable[[Metrics], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Metrics:
-    """Go on with a run that was stopped; it ends with the same bits as if it had never been."""
+    """Go on with a run that was stopped; it ends with the same bits as if it had never been.
+
+    Raises:
+        ValueError: the run was made by compression, which goes on by itself.
+    """
+    if "compressed" in run.config():
+        raise ValueError(f"{run.path} was made by compression; go on with `rheobase compress --resume {run.path}`")
     if is_cross_validated(config_of(run)):
         return _fit_folds(run, False, on_epoch, on_step, which)
     return _fit(build(config_of(run)), run, "best" if which == "best" else True, on_epoch, on_step)
@@ -609,7 +616,7 @@ def _page(run: RunFolder, which: str | None) -> RunReport:
         sample=Sample(_picture(task), classes[int(labels[0])], classes[int(predicted[0])])
         if isinstance(task, Task)
         else None,
-        sections=(*cost_sections(run), *h2learn_sections(run)),
+        sections=(*compress_sections(run), *cost_sections(run), *h2learn_sections(run)),
     )
 
 

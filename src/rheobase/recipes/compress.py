@@ -1,5 +1,6 @@
 """A trained run made smaller: a new run with plain weights, which every other verb accepts."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -122,7 +123,8 @@ def compress_run(
     which = load_run(task, source, which)
     label = f"{recipe_of(source)}-{config.name}"
     kept = {"from": str(source.path.resolve()), "checkpoint": which, "samples": samples, **config.to_dict()}
-    run = RunFolder.create(runs, label, {**source.config(), "recipe": label, "compressed": kept})
+    with task.at_work():
+        run = RunFolder.create(runs, label, {**source.config(), "recipe": label, "compressed": kept})
     return run, _compress(task, run, config, samples, on_epoch, on_step)
 
 
@@ -137,7 +139,9 @@ def resume_compress(
     Raises:
         ValueError: the run was not made by `compress_run`, or the run that it began with is gone.
     """
-    kept = dict(run.config().get("compressed") or {})
+    kept, done = dict(run.config().get("compressed") or {}), run.result()
+    if "compress" in done:
+        return {**done["eval"], "compress": done["compress"]}
     if not kept:
         raise ValueError(f"{run.path} was not made by compression; go on with `rheobase train --resume {run.path}`")
     source, which, samples = RunFolder.open(kept.pop("from")), kept.pop("checkpoint"), kept.pop("samples")
@@ -149,7 +153,7 @@ def resume_compress(
 def _compress(
     task: Trainable, run: RunFolder, config: Compression, samples: int | None, on_epoch: Any, on_step: Any
 ) -> Metrics:
-    before = _counts(task, task.model, samples)
+    before = counts(task, task.model, samples)
     phases = _Phases(task, run, config, on_epoch, on_step)
     with task.at_work():
         made, report = compress(task.model, config.methods, phases, exclude=config.exclude)
@@ -160,7 +164,7 @@ def _compress(
     packed = save_packed(run.path / "packed.safetensors", made.state_dict())
     write_atomic(run.path / "codes.safetensors", safetensors.torch.save(codes(made, report)))
     write_table(run.path / "compress.csv", COLUMNS, _rows(report, packed))
-    after = _counts(task, made, samples)
+    after = counts(task, made, samples)
     measured = measure(run)
     sizes = {"bytes": (run.path / "packed.safetensors").stat().st_size, "dense_bytes": _bytes(made)}
     found = {**report.summary(), **sizes, "before": before, "after": after, "exclude": list(config.exclude)}
@@ -168,6 +172,7 @@ def _compress(
     found["operations_ratio"] = _ratio(after["operations"], before["operations"])
     found["bit_operations_ratio"] = _ratio(after["bit_operations"], before["bit_operations"])
     run.add_result("compress", found)
+    shutil.rmtree(run.path / "phases", ignore_errors=True)  # their metrics are in those of the run
     return {**measured, "compress": found}
 
 
@@ -207,10 +212,10 @@ def codes(model: nn.Module, report: CompressionReport) -> dict[str, Tensor]:
         values = nearest(weights[name].cpu(), scale, table)
         found[f"{name}.codes"] = torch.searchsorted(table, values).to(torch.int8)
         found[f"{name}.levels"], found[f"{name}.scale"] = table, scale
-    return {name: value.contiguous() for name, value in found.items()}
+    return {name: value.clone() for name, value in found.items()}  # safetensors refuses shared memory
 
 
-def _counts(task: Trainable, model: nn.Module, samples: int | None) -> Metrics:
+def counts(task: Trainable, model: nn.Module, samples: int | None) -> Metrics:
     """Accuracy on all test samples; spikes per neuron and operations per sample on some.
 
     Operations are pairs of an input and a weight that are both not zero, counted on real inputs; of a layer whose

@@ -73,6 +73,55 @@ def record_cost(run: RunFolder, path: Path) -> None:
             append_row(path, COLUMNS, row)
 
 
+COMPRESSION_COLUMNS = (
+    "recipe", "data", "model", "T", "seed", "methods", "sparsity", "raw_sparsity", "D", "bits", "activity", "epochs",
+    "accuracy_before", "accuracy", "lost_points", "spikes_ratio", "operations_ratio", "bit_operations_ratio", "storage",
+    "bytes", "weights", "parameters", "seconds", "device", "threads", "rheobase", "torch", "python", "commit", "date",
+)  # fmt: skip
+"""Of rows of compressed networks: `sparsity` and `bits` are what came out, `raw_sparsity` and `D` are LATS'."""
+
+
+def record_compression(run: RunFolder, path: Path) -> None:
+    """Append what compression noted in a run to a CSV file; the file is replaced in one move.
+
+    Raises:
+        ValueError: the run was not made by compression, or the file has other columns.
+    """
+    found = run.result().get("compress")
+    if found is None:
+        raise ValueError(f"{run.path} was not compressed to its end; finish it with `rheobase compress --resume`")
+    before, after = found["before"]["accuracy"], found["after"]["accuracy"]
+    known = {name: value for stage in found["stages"] for name, value in stage.items()}
+    row = _row_of_run(run)
+    measured = {
+        "recipe": recipe_of(RunFolder.open(run.config()["compressed"]["from"])),
+        "methods": " ".join(_named(stage) for stage in found["stages"]),
+        "sparsity": f"{found['sparsity']:.4f}",
+        "raw_sparsity": f"{known['raw_sparsity']:.4f}" if "raw_sparsity" in known else "",
+        "D": f"{known['D']:.4g}" if "raw_sparsity" in known else "",
+        "bits": f"{found['bits']:.4g}",
+        "activity": known.get("strength", ""),
+        "epochs": found["epochs"],
+        "accuracy_before": f"{before:.4f}",
+        "accuracy": f"{after:.4f}",
+        "lost_points": f"{100 * (before - after):.2f}",
+        **{name: f"{found[name]:.4f}" for name in _RATIOS if found[name] is not None},
+        "bytes": found["bytes"],
+        "weights": found["weights"],
+        "seconds": f"{run.result()['eval']['seconds']:.0f}",
+    }
+    append_row(path, COMPRESSION_COLUMNS, {name: {**row, **measured}.get(name, "") for name in COMPRESSION_COLUMNS})
+
+
+_RATIOS = ("spikes_ratio", "operations_ratio", "bit_operations_ratio", "storage")
+
+
+def _named(stage: Mapping[str, Any]) -> str:
+    """A method, and of LATS its schedule where it is another."""
+    other = stage.get("schedule", "lats")
+    return str(stage["method"]) if other == "lats" else f"{stage['method']}:{other}"
+
+
 def _row_of_run(run: RunFolder) -> dict[str, object]:
     """The columns of every row that is measured on a finished run."""
     config, result = config_of(run), run.result()["eval"]

@@ -112,7 +112,7 @@ def config_of(run: RunFolder) -> Any:
     Raises:
         ValueError: a kind of task or a field that this version does not know.
     """
-    values = {k: v for k, v in run.config().items() if k != "recipe"}
+    values = {k: v for k, v in run.config().items() if k not in ("recipe", "compressed")}
     kind = values.pop("task", "samples")
     if kind not in KINDS:
         raise ValueError(f"config.json is of a task {kind!r}; this version knows {', '.join(KINDS)}")

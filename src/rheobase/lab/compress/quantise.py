@@ -45,9 +45,9 @@ def nearest(v: Tensor, scale: Tensor, table: Tensor) -> Tensor:
 def fit_scale(v: Tensor, table: Tensor, mask: Tensor | None = None) -> Tensor:
     """The scale alpha > 0 with the least |v - alpha Q|^2 that alternating finds.
 
-    alpha = <v, Q> / <Q, Q> and Q = nearest(v / alpha), in turns, until nothing changes. Starts at mean|v|, and once more at max|v| over the largest level; the smaller error counts. arXiv:1911.00822's
-    code starts with Q = 1, which makes alpha the mean of v, about 0 or negative: a departure. Of weights that are all
-    zero (or none) alpha is 1.
+    alpha = <v, Q> / <Q, Q> and Q = nearest(v / alpha), in turns, until nothing changes. Starts at mean|v|, and once
+    more at max|v| over the largest level; the smaller error counts. arXiv:1911.00822's code starts with Q = 1, which
+    makes alpha the mean of v, about 0 or negative: a departure. Of weights that are all zero (or none) alpha is 1.
 
     Args:
         v: what is quantised.
