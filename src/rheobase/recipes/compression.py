@@ -21,15 +21,15 @@ STRENGTH = 0.3
 
 @recipe
 def digits_dense() -> Classification:
-    """A fully connected network 64-256-10 on scikit-learn's digits, the victim of the study `compression-digits`.
+    """A fully connected network 64-256-256-10 on scikit-learn's digits, for the study `compression-digits`.
 
-    Network: the sheet of arXiv:1911.00822, section 5. Measured: see `rheobase study compression-digits`.
+    Small enough for a grid of methods. Measured: see `rheobase study compression-digits`.
     Command: `rheobase train digits-dense`
     """
     return Classification(
         data="digits",
-        model="dense_snn",
-        neuron="IterativeLIF",
+        model="feedforward_snn",
+        neuron="iterative_lif",
         T=4,
         batch_size=50,
         threads=1,
@@ -139,7 +139,7 @@ def _grid(
 def compression_digits(seed: int) -> Iterator[Measurement]:
     """The whole grid on digits: five methods that prune, 50 to 98 % zeros, then 8 to 1 bits.
 
-    Deng et al. 2021, arXiv:1911.00822; Chen et al. 2023, arXiv:2302.13019. Network 64-256-10, T = 4. All rows
+    Deng et al. 2021, arXiv:1911.00822; Chen et al. 2023, arXiv:2302.13019. Network 64-256-256-10, T = 4. All rows
     are beside the dense network. Command: `rheobase study compression-digits`
     """
     names = list(pruning(30, 0.5))
