@@ -11,11 +11,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from rheobase.files import write_atomic, write_table
+from rheobase.files import read_table, write_atomic, write_table
 from rheobase.lab.compress import (
     CompressionReport,
     Method,
-    bits_of,
     compress,
     compressible,
     method_from,
@@ -23,7 +22,7 @@ from rheobase.lab.compress import (
     nearest,
     save_packed,
 )
-from rheobase.lab.compress.report import FLOAT_BITS
+from rheobase.lab.compress.quantise import FLOAT_BITS
 from rheobase.lab.cost import activity, tracing
 from rheobase.nn import begin_epoch
 from rheobase.recipes.classification import load_run, measure, refuse_folds
@@ -121,11 +120,12 @@ def compress_run(
     refuse_folds(source)
     task = build(config_of(source))
     which = load_run(task, source, which)
+    compressible(task.model, config.exclude)  # what is wrong raises before there is a run
     label = f"{recipe_of(source)}-{config.name}"
     kept = {"from": str(source.path.resolve()), "checkpoint": which, "samples": samples, **config.to_dict()}
     with task.at_work():
         run = RunFolder.create(runs, label, {**source.config(), "recipe": label, "compressed": kept})
-    return run, _compress(task, run, config, samples, on_epoch, on_step)
+    return run, _compress(task, source, run, config, samples, on_epoch, on_step)
 
 
 def resume_compress(
@@ -147,13 +147,19 @@ def resume_compress(
     source, which, samples = RunFolder.open(kept.pop("from")), kept.pop("checkpoint"), kept.pop("samples")
     task = build(config_of(source))
     load_run(task, source, which)
-    return _compress(task, run, Compression.from_dict(kept), samples, on_epoch, on_step)
+    return _compress(task, source, run, Compression.from_dict(kept), samples, on_epoch, on_step)
 
 
 def _compress(
-    task: Trainable, run: RunFolder, config: Compression, samples: int | None, on_epoch: Any, on_step: Any
+    task: Trainable,
+    source: RunFolder,
+    run: RunFolder,
+    config: Compression,
+    samples: int | None,
+    on_epoch: Any,
+    on_step: Any,
 ) -> Metrics:
-    before = counts(task, task.model, samples)
+    before = counts(task, task.model, samples, bits_in(source))
     phases = _Phases(task, run, config, on_epoch, on_step)
     with task.at_work():
         made, report = compress(task.model, config.methods, phases, exclude=config.exclude)
@@ -164,7 +170,7 @@ def _compress(
     packed = save_packed(run.path / "packed.safetensors", made.state_dict())
     write_atomic(run.path / "codes.safetensors", safetensors.torch.save(codes(made, report)))
     write_table(run.path / "compress.csv", COLUMNS, _rows(report, packed))
-    after = counts(task, made, samples)
+    after = counts(task, made, samples, bits_in(run))
     measured = measure(run)
     sizes = {"bytes": (run.path / "packed.safetensors").stat().st_size, "dense_bytes": _bytes(made)}
     found = {**report.summary(), **sizes, "before": before, "after": after, "exclude": list(config.exclude)}
@@ -191,7 +197,7 @@ def _rows(report: CompressionReport, packed: Mapping[str, Any]) -> list[dict[str
             "weights": layer.weights,
             "zeros": layer.zeros,
             "sparsity": f"{layer.sparsity:.6g}",
-            "distinct": layer.distinct or "",
+            "distinct": layer.distinct,
             "bits": layer.bits,
             "form": packed[layer.name].form,
             "bytes": packed[layer.name].bytes,
@@ -215,11 +221,18 @@ def codes(model: nn.Module, report: CompressionReport) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in found.items()}  # safetensors refuses shared memory
 
 
-def counts(task: Trainable, model: nn.Module, samples: int | None) -> Metrics:
+def bits_in(run: RunFolder) -> dict[str, int]:
+    """Bits of the weights that a run has quantised, by layer."""
+    path = run.path / "compress.csv"
+    rows = read_table(path) if path.is_file() else []
+    return {row["layer"].removesuffix(".weight"): int(row["bits"]) for row in rows}
+
+
+def counts(task: Trainable, model: nn.Module, samples: int | None, bits: Mapping[str, int]) -> Metrics:
     """Accuracy on all test samples; spikes per neuron and operations per sample on some.
 
     Operations are pairs of an input and a weight that are both not zero, counted on real inputs; of a layer whose
-    weights need b bits each is b / 32 bit operations.
+    weights have b `bits` each is b / 32 bit operations.
     """
     task = replace(task.traceable, model=model)
     split = task.test if samples is None or len(task.test) <= samples else task.tested(samples)
@@ -229,7 +242,6 @@ def counts(task: Trainable, model: nn.Module, samples: int | None) -> Metrics:
         with tracing(model) as tracer:
             evaluate(model, task.source(split, shuffle=False)(0), task.config.train, **arguments)
     report = tracer.report()
-    bits = {name.removesuffix(".weight"): bits_of(w) for name, w in compressible(model).items()}
     pairs = {product.name: (product.effective or 0.0) * product.executed for product in report.products}
     return {
         "accuracy": whole["accuracy"],

@@ -93,7 +93,7 @@ def _layers(rows: list[dict[str, str]], found: Mapping[str, Any]) -> Grid:
             f"{int(row['weights']):,}",
             f"{int(row['zeros']):,}",
             f"{float(row['sparsity']):.2%}",
-            row["distinct"] or "-",
+            row["distinct"],
             row["bits"],
             row["form"],
             f"{int(row['bytes']):,}",

@@ -79,10 +79,10 @@ class _Dense:
         run, _ = train("dense", config, folder)
         task = build(config)
         load_run(task, run, None)
-        return cls(run, counts(task, task.model, COUNTED), folder)
+        return cls(run, counts(task, task.model, COUNTED, {}), folder)
 
     def compressed(
-        self, run: RunFolder, method: Method, lr: float, subject: str, size: float
+        self, run: RunFolder, method: Method, lr: float, subject: str, zeros: float = 0.0
     ) -> tuple[RunFolder, list[Measurement]]:
         """A run compressed further, and its rows, all beside the dense network."""
         made, result = compress_run(run, Compression((method,), lr=lr), self.folder)
@@ -99,7 +99,7 @@ class _Dense:
         raw = [stage for stage in found["stages"] if "raw_sparsity" in stage]
         if raw:
             values |= {"zeros before closing, %": 100 * raw[0]["raw_sparsity"], "D": raw[0]["D"]}
-        return made, [Measurement(subject, round(size), metric, value) for metric, value in values.items()]
+        return made, [Measurement(subject, round(zeros), metric, value) for metric, value in values.items()]
 
 
 _BESIDE = {
@@ -131,8 +131,8 @@ def _grid(
                 subject = f"{name}, {count} bits"
                 yield from dense.compressed(made, Quantise(quantise, count), lr / 10, subject, 100 * sparsity)[1]
         for count in bits:
-            yield from dense.compressed(dense.run, Quantise(quantise, count), lr / 10, f"dense, {count} bits", 0)[1]
-        yield from dense.compressed(dense.run, Activity(quiet, STRENGTH), lr, "activity", 0)[1]
+            yield from dense.compressed(dense.run, Quantise(quantise, count), lr / 10, f"dense, {count} bits")[1]
+        yield from dense.compressed(dense.run, Activity(quiet, STRENGTH), lr, "activity")[1]
 
 
 @register

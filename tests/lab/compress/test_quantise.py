@@ -109,8 +109,5 @@ def test_zero_has_no_sign():
 
 
 def test_bits_count_distinct_values():
-    assert bits_of(torch.zeros(3)) == 1
-    assert bits_of(torch.arange(3.0)) == 2
-    assert bits_of(torch.arange(256.0)) == 8
-    assert bits_of(torch.arange(257.0)) == 32
-    assert bits_of([torch.zeros(2), torch.ones(2), torch.full((2,), 2.0)]) == 2
+    found = [bits_of(torch.arange(float(n))) for n in (1, 2, 3, 4, 5, 255, 256, 257)]
+    assert found == [1, 1, 2, 2, 3, 8, 8, 32]

@@ -455,5 +455,5 @@ def compress(
     masks = {name: kept(made, name, "mask").clone() for name in work.names if has_kept(made, name, "mask")}
     scales = {name: kept(made, name, "scale").clone() for name in work.tables}
     forget(made)
-    layers = tuple(LayerReport.of(name, weight) for name, weight in weights.items())
+    layers = tuple(LayerReport.of(name, weight, name in scales) for name, weight in weights.items())
     return made, CompressionReport(layers, tuple(stages), masks, scales, dict(work.tables))

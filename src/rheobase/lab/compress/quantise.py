@@ -1,13 +1,12 @@
 """Quantised weights: W = alpha Q with Q out of a small symmetric set of levels, and alpha one number per layer."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Levels = Literal["auto", "power", "uniform"]
-MOST_BITS, MOST_POWER_BITS = 8, 4
+MOST_BITS, MOST_POWER_BITS, FLOAT_BITS = 8, 4, 32
 ROUNDS = 200
 """Alternations of scale and levels, at most; they end where nothing changes."""
 
@@ -88,7 +87,10 @@ def quantised(v: Tensor, scale: Tensor, table: Tensor, mask: Tensor | None = Non
     return found if mask is None else found.masked_fill_(~mask, 0.0)
 
 
-def bits_of(values: Sequence[Tensor] | Tensor) -> int:
-    """ceil(log2 n) of the n distinct values of a tensor, at least 1; 32 where there are more than 256."""
-    count = len(torch.unique(values if isinstance(values, Tensor) else torch.cat([v.flatten() for v in values])))
-    return 32 if count > 2**MOST_BITS else max(1, (count - 1).bit_length())
+def bits_of(weight: Tensor) -> int:
+    """ceil(log2 n) of the n distinct values of a quantised weight, zero included; at least 1.
+
+    A pruned weight of 1 bit, {-a, 0, a}, has 2. More than 256 values have the 32 of a float.
+    """
+    count = len(torch.unique(weight))
+    return FLOAT_BITS if count > 2**MOST_BITS else max(1, (count - 1).bit_length())

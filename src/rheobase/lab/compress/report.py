@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rheobase.lab.compress.quantise import bits_of
-
-FLOAT_BITS = 32
+from rheobase.lab.compress.quantise import FLOAT_BITS, bits_of
 
 
 @dataclass(frozen=True)
@@ -20,8 +18,8 @@ class LayerReport:
         name: of the parameter.
         weights: how many numbers it has.
         zeros: how many of them are zero.
-        distinct: how many different values, zero included; 0 for more than 256.
-        bits: of a code for each of them; 32 for more than 256. A pruned net of 1 bit, {-a, 0, a}, has 2.
+        distinct: how many different values, zero included.
+        bits: of a code for each of them where it is quantised, see `bits_of`; else 32.
     """
 
     name: str
@@ -31,10 +29,10 @@ class LayerReport:
     bits: int
 
     @classmethod
-    def of(cls, name: str, weight: Tensor) -> "LayerReport":
+    def of(cls, name: str, weight: Tensor, quantised: bool) -> "LayerReport":
         """Count."""
-        distinct, bits = len(torch.unique(weight)), bits_of(weight)
-        return cls(name, weight.numel(), int((weight == 0).sum()), 0 if bits == FLOAT_BITS else distinct, bits)
+        distinct, zeros = len(torch.unique(weight)), int((weight == 0).sum())
+        return cls(name, weight.numel(), zeros, distinct, bits_of(weight) if quantised else FLOAT_BITS)
 
     @property
     def sparsity(self) -> float:
