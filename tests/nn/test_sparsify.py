@@ -38,7 +38,6 @@ def library(request, monkeypatch, one_thread):
 
 def forget():
     products._product.cache_clear()
-    products._looped.cache_clear()
 
 
 @pytest.fixture

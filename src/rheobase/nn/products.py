@@ -245,13 +245,17 @@ class Loops:
         multiply-adds times MULTIPLY: at about 85 % of zeros for 3x3 convolutions of wide maps, later for small maps
         (whose padding is multiplied too) and linear layers.
         """
-        N, C, _, _, outputs, height, width, kernel_y, kernel_x, stride_y, stride_x = self.sizes[:11]
-        groups, high, wide = self.sizes[15:]
+        N, C, outputs, (stride_y, stride_x) = *self.sizes[:2], self.sizes[4], self.sizes[9:11]
+        high, wide = self.sizes[16:]
         places, planes = N * high * wide, C * stride_y * stride_x + outputs
         runs = max(-(-N // self.images), places / _RUN_MOST)
-        dense = N * height * width * outputs * C // groups * kernel_y * kernel_x * _MULTIPLY_NS
         each = places * _ADD_NS + runs * _START_NS
-        return len(csr.value) * each + places * planes * _TURN_NS < dense
+        return len(csr.value) * each + places * planes * _TURN_NS < self.dense_ns()
+
+    def dense_ns(self) -> float:
+        """What the dense product takes."""
+        N, C, _, _, outputs, height, width, kernel_y, kernel_x = self.sizes[:9]
+        return N * height * width * outputs * C // self.sizes[15] * kernel_y * kernel_x * _MULTIPLY_NS
 
 
 _MULTIPLY_NS, _ADD_NS, _START_NS, _TURN_NS = 0.020, 0.08, 14.0, 1.3
@@ -278,19 +282,20 @@ def find_loops(
     fits = weight.device.type == "cpu" and weight.dim() == len(size) == 4 and format == torch.float32
     if not fits or not is_direct(weight) or not _channels_are_inner(size, stride):
         return None
-    return _looped(tuple(size), tuple(weight.shape), settings)
+    found = loops(tuple(size), tuple(weight.shape), settings)
+    worth = found is not None and found.dense_ns() > _WORTH_NS
+    return found if worth and kernels() is None else None
 
 
 @lru_cache(maxsize=4096)
-def _looped(size: tuple[int, ...], weight: tuple[int, ...], s: Settings) -> Loops | None:
+def loops(size: tuple[int, ...], weight: tuple[int, ...], s: Settings) -> Loops | None:
+    """The product of values `[N, C, H, W]` and weights `[C', C / groups, y, x]` of these sizes; None: there is none."""
     N, C, *space = size
     kernel = weight[2:]
     axes = list(zip(space, kernel, s.stride, s.padding, s.dilation, strict=True))
     out = [(n + 2 * pad - step * (taps - 1) - 1) // jump + 1 for n, taps, jump, pad, step in axes]
     if min(N, *out) < 1 or weight[1] * s.groups != C:
         return None  # torch will say what is wrong
-    if N * math.prod(out) * math.prod(weight) * _MULTIPLY_NS < _WORTH_NS or kernels() is not None:
-        return None
     plane = [-(-(n + 2 * pad) // jump) for n, _, jump, pad, _ in axes]
     each = math.prod(plane)
     images = max(1, _TILE // (C * math.prod(s.stride) * each), -(-_RUN // each))
