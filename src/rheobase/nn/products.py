@@ -242,8 +242,8 @@ class Loops:
         """Whether the weights that are not zero should be faster than all.
 
         They are where `places (nonzeros ADD + planes TURN) + runs nonzeros START` is less than the dense product's
-        multiply-adds times MULTIPLY: at about 85 % of zeros for 3x3 convolutions of wide maps, later for small maps
-        (whose padding is multiplied too) and linear layers.
+        multiply-adds times MULTIPLY: for 3x3 convolutions of 64 to 256 channels from 84 to 89 % of zeros on, for
+        linear layers of a thousand features from 96 %.
         """
         N, C, outputs, (stride_y, stride_x) = *self.sizes[:2], self.sizes[4], self.sizes[9:11]
         high, wide = self.sizes[16:]

@@ -198,11 +198,21 @@ class Peeks(nn.Sequential):
         return self[1](y) + y.sum()
 
 
+class Writes(nn.Sequential):
+    """What the first layer puts out is changed before the second gets it."""
+
+    def forward(self, x):
+        y = self[0](x)
+        y[:, 0] = 1.0
+        return self[1](y)
+
+
 def test_layers_that_are_shared_or_watched_stay():
     tied = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1))
     tied[2].weight = tied[0].weight
     x = torch.randn(2, 4, 3, 3)
-    for model in (Twice(), tied, Peeks(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1))):
+    pair = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+    for model in (Twice(), tied, Peeks(*pair), Writes(*pair)):
         with torch.no_grad():
             for p in next(m for m in model.modules() if isinstance(m, nn.Conv2d)).parameters():
                 p[:2] = 0.0

@@ -188,7 +188,8 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
-        if self.running and any(isinstance(t, Tensor) for t in tree_leaves(found)):
+        writes = func is Tensor.__setitem__
+        if self.running and (writes or any(isinstance(t, Tensor) for t in tree_leaves(found))):
             self.trace.computes.add(self.running[-1])
         return found
 
