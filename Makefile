@@ -11,7 +11,7 @@ STUDIES ?=
 SEEDS ?= 0
 RESULTS ?= runs/reproduced.csv
 STUDY_RESULTS ?= runs/studied.csv
-BENCHMARKS ?= neuron fc conv memory compile parallel_reset psn events products trained
+BENCHMARKS ?= neuron fc conv memory compile parallel_reset psn events products trained sparse
 BENCH_FLAGS ?=
 TYPED := --jaxtyping-packages=rheobase,beartype.beartype
 NONE_IS_FINE = $(if $(ARGS),|| test $$? -eq 5)

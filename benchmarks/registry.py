@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import conv, events, fc, first_use, gpu, memory, neuron, parallel_reset, products, psn, trained
+from benchmarks import conv, events, fc, first_use, gpu, memory, neuron, parallel_reset, products, psn, sparse, trained
 from benchmarks.measure import Effort
 from benchmarks.rows import Facts, Row, Show
 
@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "parallel_reset": Benchmark(parallel_reset.run, peers=False),
     "psn": Benchmark(psn.run, peers=False),
     "products": Benchmark(products.run, peers=False, missing=products.missing),
+    "sparse": Benchmark(sparse.run, peers=False, missing=sparse.missing),
     "trained": Benchmark(trained.run, missing=trained.missing),
     "events": Benchmark(events.run),
     "gpu": Benchmark(gpu.run, peers=False, missing=gpu.missing),

@@ -81,16 +81,29 @@ def on_images(name: str, build: Callable[[Kit], nn.Module], steps: int, share: f
     return Trained(name, build, (T, BATCH, 3, SIDE, SIDE), share, images=images, labels=data.train.y[order])
 
 
-def train(case: Trained, neuron: Callable[[], nn.Module] = spikingjelly_twin) -> nn.Module:
-    """The network after one pass over the case's images."""
+def train(
+    case: Trained,
+    neuron: Callable[[], nn.Module] = spikingjelly_twin,
+    net: nn.Module | None = None,
+    after: Callable[[nn.Module, float], None] = lambda _net, _done: None,
+) -> nn.Module:
+    """The network after one pass over the case's images.
+
+    Args:
+        case: builds the network.
+        neuron: of the network.
+        net: is trained further, instead of a new one.
+        after: is called after each step with the network and the share of steps that are done.
+    """
     torch.manual_seed(0)
-    net = case.build(Rheobase(neuron))
+    net = case.build(Rheobase(neuron)) if net is None else net.train()
     optimiser = torch.optim.Adam(net.parameters(), RATE)
     for k in range(0, len(case.images), BATCH):
         optimiser.zero_grad(set_to_none=True)
         loss = cross_entropy(net(frames(case.images[k : k + BATCH])).mean(0), case.labels[k : k + BATCH])
         loss.backward()
         optimiser.step()
+        after(net, (k + BATCH) / len(case.images))
     return net
 
 

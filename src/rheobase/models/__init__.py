@@ -1,5 +1,6 @@
 """The models: a file per family, built by name."""
 
+from rheobase.models.ann import mobilenet_v1, resnet50
 from rheobase.models.conv_snn import ConvSNN, cifar_conv7, conv_snn
 from rheobase.models.dense_snn import DenseSNN, dense_snn
 from rheobase.models.graph_snn import GraphLayer, GraphNet, ga_snn, gat, gc_snn, gcn, graph_lif
@@ -41,9 +42,11 @@ __all__ = [
     "imagenet_sew_resnet",
     "imagenet_tdbn_resnet",
     "list_models",
+    "mobilenet_v1",
     "plain_stack",
     "qkformer",
     "register",
+    "resnet50",
     "ring",
     "sequential_cifar_snn",
     "spike_driven_transformer",

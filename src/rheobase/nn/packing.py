@@ -18,13 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rheobase.nn.products import Csr, How, Kept, Kind, Product, Settings, find
+from rheobase.nn.products import Csr, How, Kept, Kind, Product, Settings, find, find_loops
 from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, emits
 from rheobase.scan.bits import dense_stride, pack, try_pack, unpack
 from rheobase.scan.spikes import Spikes, ones
 
 Model = TypeVar("Model", bound=nn.Module)
+Operands = tuple[Sequence[int], Sequence[int], torch.dtype, Tensor, Settings]
+"""Size, stride and format of an input, weights, settings: arguments of `find`."""
 
 _kept: WeakKeyDictionary[nn.Module, Kept] = WeakKeyDictionary()
 
@@ -254,6 +256,11 @@ class ReadsSpikes(nn.Module):
 
     def product(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Product | None:
         """The product by which spikes of this size, stride and format may be read as bits."""
+        operands = self._operands(size, stride, dtype)
+        return None if operands is None else find(*operands)
+
+    def _operands(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Operands | None:
+        """The layer's product of an input of this size, stride and format, as `find` is asked for it."""
         raise NotImplementedError
 
     def takes_bits(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> bool:
@@ -296,10 +303,11 @@ class ReadsSpikes(nn.Module):
     def _by_sparse(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
         """The output for x that is no spikes by weights in CSR; None: multiply as torch does."""
         csr = self._sparse()
-        product = None if csr is None else self.product(x.shape, x.stride(), x.dtype)
-        if csr is None or product is None or x.dtype != torch.float32 or not product.is_sparse_faster(csr):
+        operands = None if csr is None else self._operands(x.shape, x.stride(), x.dtype)
+        if csr is None or operands is None or x.dtype != torch.float32:
             return None
-        return product.sparse(csr, bias, x=x)
+        product = find(*operands) or find_loops(*operands)
+        return product.sparse(csr, bias, x=x) if product is not None and product.is_sparse_faster(csr) else None
 
     def extra_repr(self) -> str:
         """The layer's settings."""
@@ -318,12 +326,12 @@ class _Convolution(ReadsSpikes):
         layer = cast(nn.Conv2d, self)
         return Settings(tuple(layer.stride), tuple(padding), tuple(layer.dilation), layer.groups)
 
-    def product(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Product | None:
+    def _operands(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Operands | None:
         """See `ReadsSpikes`; of an input that is padded already, where the padding is not one of equal zeros."""
         low, high = self._padding()
         plain = cast(nn.Conv2d, self).padding_mode == "zeros" and low == high
         settings = self._settings(low if plain else [0] * len(low))
-        return find(size, stride, _format(dtype, self.weight.device), self.weight, settings)
+        return size, stride, _format(dtype, self.weight.device), self.weight, settings
 
     def takes_bits(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> bool:
         """See `ReadsSpikes`."""
@@ -393,14 +401,14 @@ class Conv3d(_Convolution, nn.Conv3d):
 class Linear(ReadsSpikes, nn.Linear):
     """`nn.Linear` that may read spikes; see `Conv2d`."""
 
-    def product(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Product | None:
+    def _operands(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Operands | None:
         """See `ReadsSpikes`."""
         features = size[-1]
         if not size or features != self.in_features or not _is_contiguous(size, stride):
             return None
         rows = math.prod(size[:-1])
         format = _format(dtype, self.weight.device)
-        return find((rows, features, 1, 1), (features, 1, 1, 1), format, _of_pixel(self.weight), Settings())
+        return (rows, features, 1, 1), (features, 1, 1, 1), format, _of_pixel(self.weight), Settings()
 
     def forward(self, input: Tensor | Spikes) -> Tensor:
         """Apply the layer to `[..., in_features]`."""
@@ -474,8 +482,9 @@ def sparsify(model: Model, least: float = 0.5) -> Model:
 
     Layers of which at least so many weights are zero keep the others in CSR beside them (12 bytes each). In inference
     on the CPU, in fp32 (and, where they read spikes, bf16), they are used where that should be the fastest: see
-    `rheobase.nn.products`. Names and state_dict are the same. A weight that is changed afterwards is multiplied as it
-    is; call again then. Changes through `.data` are not noticed.
+    `rheobase.nn.products`; without packages/kernels-cpu in fp32 alone, by loops of numba. Names and state_dict are the
+    same. A weight that is changed afterwards is multiplied as it is; call again then. Changes through `.data` are not
+    noticed.
 
     Args:
         model: is not changed.

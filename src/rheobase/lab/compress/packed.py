@@ -1,12 +1,9 @@
 """Weights on disk in as few bytes as their zeros and their few distinct values allow, and back bit by bit.
 
 What is looked at is the content alone: no mask, scale or level set is needed. A file is one safetensors file. Its
-metadata have one key, `rheobase.packed`, the JSON text
-
-    {"version": 1, "tensors": {NAME: ROW, ...}}
-
-and for every NAME it holds one U8 tensor of that name, the bytes INDEX, CODEBOOK, VALUES one after another. ROW has
-seven words with a blank between them:
+metadata have one key, `rheobase.packed`: JSON, `{"version": 1, "tensors": {NAME: ROW, ...}}`. For every NAME it holds a
+U8 tensor of that name, the bytes INDEX, CODEBOOK and VALUES one after another. ROW has seven words with a blank between
+them:
 
     dtype      as torch names it: float32, bfloat16, int64, bool, ...
     shape      sizes with commas, "2,3"; "-" for a tensor without axes
@@ -14,30 +11,30 @@ seven words with a blank between them:
     bits       of one value in VALUES
     entries    how many values there are in VALUES
     distinct   how many there are in CODEBOOK, at most 256; 0: there is none
-    crc        CRC-32 (zlib's) of NAME, a blank, the six words before, a newline (UTF-8), then the tensor's bytes; 8 hex
-               digits
+    crc        CRC-32 (zlib's) of NAME, a blank, the six words before with their blanks, a newline (all UTF-8), and
+               then the tensor's bytes; eight hexadecimal digits
 
-*Words.* A tensor is a row of N words, in row-major order: an element is a word of 1, 2, 4 or 8 bytes, one of complex128
+Words: a tensor is a row of N words, in row-major order. An element is a word of 1, 2, 4 or 8 bytes; one of complex128
 is two words of 8. Words are little-endian. A word is zero if all its bits are: -0.0 is a value like any other. So set
 pruned weights to zero, or add 0.0: a negative number times a mask of 0 is -0.0, which is written.
 
-*Bit streams.* Number k of a stream of b-bit numbers has the bits k b to k b + b - 1, the least significant first; bit i
-of a stream is bit i % 8 (of value 2^(i % 8)) of byte i // 8. The last byte is filled up with zeros.
+Bit streams: number k of a stream of b-bit numbers has the bits k b to k b + b - 1, the least significant first. Bit i
+of a stream is bit i % 8 (of value 2 to the power of i % 8) of byte i // 8. The last byte is filled up with zeros.
 
-*INDEX* says where the entries are; all other words are zero.
+INDEX says where the entries are; all other words are zero.
 
-    dense      0 bytes; entry k is word k, entries = N
-    bitmap     a stream of N 1-bit numbers; a 1 for every word that is an entry, in order
-    gaps4      a stream of 4-bit numbers, one for each entry: how many words lie between it and the entry before (before
-               the first: from word 0). Where more than 15 do, entries of value zero fill up: number 15, value zero
-    gaps8      the same with 8 bits, and 255
+- dense: 0 bytes. Entry k is word k, and entries is N.
+- bitmap: a stream of N 1-bit numbers, 1 for every word that is an entry; entries are in order.
+- gaps4: a stream of 4-bit numbers, one for each entry: how many words lie between it and the entry before it (for the
+  first: before it). Where more than 15 do, entries with the value zero come between, each behind a gap of 15.
+- gaps8: the same with 8 bits, and 255.
 
-*CODEBOOK* has `distinct` words, ascending as unsigned integers. *VALUES* is a stream of `entries` numbers: with a
-codebook, of ceil(log2(distinct)) bits, which are places in it (none for a single one: 0 bits); without, of the words.
+CODEBOOK has `distinct` words, ascending as unsigned integers. VALUES is a stream of `entries` numbers: with a codebook,
+of ceil(log2(distinct)) bits, which are places in it (none at all for a single one: 0 bits); without, of the words.
 
-The smallest of these eight ways is taken, the first in this order where several are: forms as above, without a codebook
-first. Gaps of few bits with fillers, and codes into a codebook: Han et al. 2015, arXiv:1510.00149, section 3; without
-its Huffman coding.
+The smallest of these eight ways is taken; where several are, the first in the order of the forms above, each without a
+codebook first. Gaps of few bits with fillers, and codes into a codebook, are those of Han et al. 2015,
+arXiv:1510.00149, section 3; without its Huffman coding.
 """
 
 import json
