@@ -81,10 +81,10 @@ class CompressArguments:
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """Run folder to compress; it is only read."""
-    method: Literal["lats", "magnitude", "gradual", "admm"] | None = None
+    method: Literal["lats", "magnitude", "gradual", "admm", "channels"] | None = None
     """How to prune; not at all if left out."""
     sparsity: float | None = None
-    """Share of weights that is to be zero; 0.9 if left out."""
+    """Share of weights that is to be zero, of channels with --method channels; 0.9 if left out."""
     D: float | None = None
     """Of lats, in the place of the sparsity: the last threshold."""
     schedule: str = "lats"
@@ -554,13 +554,15 @@ def _compression(given: CompressArguments) -> Any:
     from rheobase.recipes import Compression
 
     epochs = given.epochs
-    wanted = 0.9 if given.sparsity is None and given.D is None else given.sparsity
+    wanted: Any = 0.9 if given.sparsity is None and given.D is None else given.sparsity
     pull: dict[str, Any] = {} if given.rho is None else {"rho": given.rho}
     methods: list[Any] = []
     if given.method == "lats":
         methods.append(compress.Lats(epochs, wanted, given.D, given.schedule, given.beta))
     elif given.D is not None:
         raise ValueError(f"D is {given.D} without --method lats; it is that method's threshold: leave it out")
+    elif given.method == "channels":
+        methods.append(compress.Channels(epochs, wanted))
     elif given.method is not None:
         kind: Any = compress.METHODS[given.method]
         extra = pull if given.method == "admm" else {}

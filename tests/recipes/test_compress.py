@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from rheobase.cli import main
 from rheobase.files import read_table
-from rheobase.lab.compress import Activity, Lats, Magnitude, Quantise, load_packed
+from rheobase.lab.compress import Activity, Channels, Lats, Magnitude, Quantise, load_packed
 from rheobase.recipes import Compression, build, compress_run, config_of, resume_compress
 from rheobase.recipes import compression as studies
 from rheobase.recipes.compress_page import compress_sections
@@ -138,6 +138,12 @@ def test_killed_compression_goes_on_to_equal_bits(trained, tmp_path, epoch):
     expected, found = load_checkpoint(whole).weights, load_checkpoint(run).weights
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert resume_compress(run)["compress"] == result["compress"]  # done: nothing is done again
+
+
+def test_channels_of_a_run(trained, tmp_path):
+    run, result = compress_run(trained, Compression((Channels(1, share=0.5),), lr=0.02), tmp_path, samples=10)
+    assert result["compress"]["sparsity"] > 0.1
+    assert compress_sections(run)
 
 
 def test_training_does_not_go_on_with_a_compressed_run(small, trained, capsys):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rheobase.files import read_table, write_atomic, write_table
 from rheobase.lab.compress import (
+    Channels,
     CompressionReport,
     Method,
     compress,
@@ -25,7 +26,7 @@ from rheobase.lab.compress import (
 from rheobase.lab.compress.quantise import FLOAT_BITS
 from rheobase.lab.cost import activity, tracing
 from rheobase.nn import begin_epoch
-from rheobase.recipes.classification import load_run, measure, refuse_folds
+from rheobase.recipes.classification import Task, load_run, measure, refuse_folds
 from rheobase.recipes.task import Trainable, build, config_of, recipe_of
 from rheobase.train import (
     Hooks,
@@ -162,7 +163,9 @@ def _compress(
     before = counts(task, task.model, samples, bits_in(source))
     phases = _Phases(task, run, config, on_epoch, on_step)
     with task.at_work():
-        made, report = compress(task.model, config.methods, phases, exclude=config.exclude)
+        made, report = compress(
+            task.model, config.methods, phases, exclude=config.exclude, example=_example(task, config)
+        )
     run.keep_metrics(0)
     for number, (name, line) in enumerate(phases.lines):
         run.append_metrics({**line, "epoch": number, "phase": name}, wait=False)
@@ -180,6 +183,16 @@ def _compress(
     run.add_result("compress", found)
     shutil.rmtree(run.path / "phases", ignore_errors=True)  # their metrics are in those of the run
     return {**measured, "compress": found}
+
+
+def _example(task: Trainable, config: Compression) -> Tensor | None:
+    """Two training samples as the model reads them, if a method wants to see it run."""
+    if not any(isinstance(method, Channels) for method in config.methods):
+        return None
+    if not isinstance(task, Task):
+        raise ValueError("channels are taken out of networks that read samples; choose another method for a graph")
+    x, _ = next(iter(task.source(task.validation, shuffle=False)(0)))
+    return task.prepare(x[:2], torch.Generator().manual_seed(0))
 
 
 def _ratio(after: float | None, before: float | None) -> float | None:

@@ -9,6 +9,7 @@ from rheobase.lab.compress import (
     METHODS,
     Activity,
     AdmmPrune,
+    Channels,
     GradualMagnitude,
     Lats,
     Magnitude,
@@ -16,6 +17,7 @@ from rheobase.lab.compress import (
     compress,
     method_from,
     method_to,
+    shrink,
 )
 from rheobase.lab.compress.methods import interpolate
 from rheobase.models import MODELS, create_model
@@ -163,6 +165,30 @@ def test_activity_takes_part_in_the_others_or_stands_alone():
     _, report = compress(Spiking(), Activity(5, strength=0.1), trains)
     assert trains.asked == [("quiet", 5)]
     assert report.zeros == 0
+
+
+def test_channels_stay_silent_in_training_and_can_be_taken_out():
+    model, example = create_model("test_mnist_conv"), torch.rand(2, 3, 1, 8, 8)
+
+    def fit(model, epochs, hooks, name):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+        hooks.begin(model, [0.1] * 5)
+        for k in range(5):
+            optimizer.zero_grad()
+            (model(example).mean(0) - 1).square().mean().backward()
+            hooks.before_update(Step(k, 5, 5, 0.1))
+            optimizer.step()
+            hooks.after_update(Step(k, 5, 5, 0.1))
+        hooks.end()
+
+    made, report = compress(model, Channels(1, share=0.5), fit, example=example)
+    small = shrink(made, example)
+    assert report.sparsity > 0.3
+    assert sum(p.numel() for p in small.parameters()) < 0.6 * sum(p.numel() for p in made.parameters())
+    made.eval()
+    assert torch.allclose(small(example), made(example), atol=1e-5)
+    with pytest.raises(ValueError, match="there is no example"):
+        compress(model, Channels(), fit)
 
 
 @pytest.mark.parametrize("name", [n for n, entry in MODELS.items() if n.startswith("test_") and entry.any_T])

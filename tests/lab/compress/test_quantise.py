@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from rheobase.lab.compress import bits_of, fit_scale, levels, nearest, quantised
+from rheobase.neurons import IterativeLIF
 
 
 @pytest.mark.parametrize(
@@ -111,3 +112,17 @@ def test_zero_has_no_sign():
 def test_bits_count_distinct_values():
     found = [bits_of(torch.arange(float(n))) for n in (1, 2, 3, 4, 5, 255, 256, 257)]
     assert found == [1, 1, 2, 2, 3, 8, 8, 32]
+
+
+def test_scale_folds_into_the_threshold():
+    generator = torch.Generator().manual_seed(7)
+    weight, bias = torch.randn(20, 30, generator=generator) * 0.1, torch.randn(20, generator=generator) * 0.02
+    x = (torch.rand(12, 8, 30, generator=generator) < 0.3).float()
+    table = levels(3)
+    scale = fit_scale(weight, table)
+    q = nearest(weight, scale, table)
+    whole = IterativeLIF(0.3, 0.5)(x @ (scale * q).T + bias)
+    folded = IterativeLIF(0.3, float(0.5 / scale))(x @ q.T + bias / scale)
+    assert whole.sum() > 100
+    assert (whole != folded).float().mean() <= 1e-3  # rounding decides ties
+    assert torch.equal(whole.mean(0).argmax(1), folded.mean(0).argmax(1))

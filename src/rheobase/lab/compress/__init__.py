@@ -1,5 +1,6 @@
 """Compression: prune, quantise and quieten a trained network, and keep it small."""
 
+from rheobase.lab.compress.channels import Silent, shrink, silent_channels, zero_channels
 from rheobase.lab.compress.hooks import (
     Admm,
     AdmmPruning,
@@ -15,6 +16,7 @@ from rheobase.lab.compress.methods import (
     METHODS,
     Activity,
     AdmmPrune,
+    Channels,
     Fit,
     GradualMagnitude,
     Lats,
@@ -38,6 +40,7 @@ __all__ = [
     "AdmmPrune",
     "AdmmPruning",
     "AdmmQuantising",
+    "Channels",
     "CompressionReport",
     "Fit",
     "Gradual",
@@ -51,6 +54,7 @@ __all__ = [
     "Quantise",
     "Quantised",
     "Quiet",
+    "Silent",
     "SoftThreshold",
     "bits_of",
     "compress",
@@ -71,6 +75,9 @@ __all__ = [
     "quantised",
     "s_lats",
     "save_packed",
+    "shrink",
+    "silent_channels",
     "sparsity_of",
     "thresholds",
+    "zero_channels",
 ]

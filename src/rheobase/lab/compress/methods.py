@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from rheobase.lab.compress.channels import Criterion, zero_channels
+from rheobase.lab.compress.channels import Scope as ChannelScope
 from rheobase.lab.compress.hooks import (
     AdmmPruning,
     AdmmQuantising,
@@ -56,6 +58,7 @@ class Work:
         fit: trains.
         quiet: regularises activity in every phase, if asked for.
         tables: levels of what is quantised, by parameter.
+        example: an input of the model, for the methods that must see it run.
     """
 
     model: nn.Module
@@ -63,6 +66,7 @@ class Work:
     fit: Fit
     quiet: Quiet | None = None
     tables: dict[str, Tensor] = field(default_factory=dict)
+    example: Tensor | None = None
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -367,6 +371,41 @@ def _left(sparsity: float, least: float) -> float:
 
 
 @dataclass(frozen=True)
+class Channels(_Method):
+    """Zero the least channels between layers that follow each other, then train what is left; see `zero_channels`.
+
+    The weights keep their shapes; `shrink` takes such channels out, and the network runs the faster for it.
+
+    Attributes:
+        share: of the channels, in [0, 1), rounded down.
+        criterion: "l1" of the weights, or "scale" of the norm.
+        scope: whether every "layer" loses this share, or the "model" the least of all.
+    """
+
+    share: float = 0.5
+    criterion: Criterion = "l1"
+    scope: ChannelScope = "layer"
+
+    name: ClassVar[str] = "channels"
+
+    def limits(self) -> list[tuple[str, bool, str]]:
+        """See `_Method`."""
+        return [*super().limits(), ("share", _is_share(self.share), "a share in [0, 1)")]
+
+    def run(self, work: Work) -> dict[str, Any]:
+        """See `_Method`."""
+        if work.example is None:
+            raise ValueError("channels: there is no example; give `compress` an input of the model")
+        zeroed = zero_channels(work.model, self.share, work.example, criterion=self.criterion, scope=self.scope)
+        after = dict(zeroed.named_parameters())
+        masks = {name: (after[name] != 0) | (p == 0) for name, p in work.model.named_parameters()}
+        masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
+        keep_masks(work.model, masks)
+        work.train(self.epochs, [Masked(list(masks))], "masked")
+        return {}
+
+
+@dataclass(frozen=True)
 class Activity(_Method):
     """Regularise activity, see `Quiet`: in all other stages too, or for `epochs` of its own where it is the only one.
 
@@ -393,9 +432,9 @@ def _floor(epochs: float) -> int:
 
 
 METHODS: dict[str, type[_Method]] = {
-    kind.name: kind for kind in (Magnitude, GradualMagnitude, AdmmPrune, Quantise, Lats, Activity)
+    kind.name: kind for kind in (Magnitude, GradualMagnitude, AdmmPrune, Quantise, Lats, Channels, Activity)
 }
-Method = Magnitude | GradualMagnitude | AdmmPrune | Quantise | Lats | Activity
+Method = Magnitude | GradualMagnitude | AdmmPrune | Quantise | Lats | Channels | Activity
 
 
 def method_from(values: Mapping[str, Any]) -> Method:
@@ -421,7 +460,12 @@ def method_to(method: Method) -> dict[str, Any]:
 
 
 def compress(
-    model: nn.Module, config: Method | Sequence[Method], fit: Fit, *, exclude: Sequence[str] = ()
+    model: nn.Module,
+    config: Method | Sequence[Method],
+    fit: Fit,
+    *,
+    exclude: Sequence[str] = (),
+    example: Tensor | None = None,
 ) -> tuple[nn.Module, CompressionReport]:
     """A compressed copy of a network, and what was done: pruned, quantised, quietened, in the order that is given.
 
@@ -431,7 +475,8 @@ def compress(
         model: any module; not changed.
         config: one method or several. `Activity` among others takes part in all of them.
         fit: trains a network in place, see `Fit`.
-        exclude: see `compressible`.
+        exclude: see `compressible`; `Channels` does not know it.
+        example: an input of the model, which `Channels` needs.
 
     Raises:
         ValueError: no method, two that regularise activity, or nothing to compress.
@@ -444,7 +489,13 @@ def compress(
             f"compress: got {len(methods)} methods, {len(quiet)} of them Activity; expected at most 1 of it"
         )
     made = copy.deepcopy(model)
-    work = Work(made, tuple(compressible(made, exclude)), fit, Quiet(quiet[0].strength) if quiet else None)
+    work = Work(
+        made,
+        tuple(compressible(made, exclude)),
+        fit,
+        Quiet(quiet[0].strength) if quiet else None,
+        example=example,
+    )
     stages = []
     for method in others or quiet:
         found = method.run(work)
