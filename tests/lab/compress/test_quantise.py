@@ -123,6 +123,6 @@ def test_scale_folds_into_the_threshold():
     q = nearest(weight, scale, table)
     whole = IterativeLIF(0.3, 0.5)(x @ (scale * q).T + bias)
     folded = IterativeLIF(0.3, float(0.5 / scale))(x @ q.T + bias / scale)
-    assert whole.sum() > 100
+    assert whole.sum() > 50
     assert (whole != folded).float().mean() <= 1e-3  # rounding decides ties
     assert torch.equal(whole.mean(0).argmax(1), folded.mean(0).argmax(1))
