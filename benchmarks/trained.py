@@ -16,6 +16,9 @@ Phases:
 - "training step": as in `benchmarks.conv`; "inference": forward alone, in eval mode, without gradients.
 - "training step, best", "inference, best": each library's fastest of these, which its version names.
 - "products", "norm+neuron": of the training step in fp32, as in `benchmarks.conv`.
+
+Last, in the case "7-layer, rectangular", what a surrogate with a window gains: the net is trained with one, and a training
+step is timed with it and, of equal weights and spikes, with the arctangent, whose gradient reaches every neuron.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,6 +38,7 @@ from benchmarks.measure import Contest, Effort, compare
 from benchmarks.nets import Kit, Rheobase, SpikingJelly, SpikingJellyChannelsLast
 from benchmarks.rows import REFUSED, Facts, Row, Show, over_first
 from rheobase.data import load
+from rheobase.neurons import LIF, Rectangle
 
 STEPS, QUICK_STEPS, RATE = 400, 20, 1e-3
 HALF = " bf16"
@@ -227,6 +231,41 @@ def measure(case: Trained, peers: Sequence[Kit], effort: Effort, where: Facts) -
 LIBRARIES = ("rheobase", "spikingjelly")
 
 
+def windowed(case: Trained, effort: Effort, where: Facts) -> list[Row]:
+    """A training step with a surrogate that closes, and with one that does not."""
+    case = replace(case, name=f"{case.name}, rectangular")
+    kits = {"rheobase": Rheobase(lambda: LIF(surrogate=Rectangle())), "rheobase, arctangent": Rheobase()}
+    trained = train(case, kits["rheobase"].neuron)
+    x, labels = case.batch()
+    networks = {name: copy_of(trained, kit, case) for name, kit in kits.items()}
+    with torch.no_grad():
+        outputs = [net.train()(x) for net in networks.values()]
+    agreement = Agreement(torch.equal(*outputs), "outputs are equal" if torch.equal(*outputs) else "outputs differ")
+    times, note = {}, f"{REFUSED}: does not agree"
+    if agreement.holds:
+        times, note = compare(
+            {name: timed(kits[name], net, case, "training step") for name, net in networks.items()}, effort
+        )
+    read = densities(trained, x)
+    return [
+        Row(
+            benchmark="trained",
+            contestant=name,
+            version=Rheobase.version,
+            case=case.name,
+            T=case.shape[0],
+            N=0,
+            phase="training step",
+            median_ms=times.get(name),
+            ratio=over_first(times, name, "rheobase"),
+            agreement=agreement.text,
+            facts=where,
+            note="; ".join(part for part in (note, read) if part),
+        )
+        for name in kits
+    ]
+
+
 def run(effort: Effort, where: Facts, show: Show) -> list[Row]:
     """The whole comparison, network by network."""
     peers = (SpikingJelly(), SpikingJellyChannelsLast())
@@ -235,4 +274,6 @@ def run(effort: Effort, where: Facts, show: Show) -> list[Row]:
         found = measure(case, peers, effort, where)
         show(found)
         rows += found
-    return rows
+    found = windowed(cases(effort)[0], effort, where)
+    show(found)
+    return rows + found
