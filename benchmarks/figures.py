@@ -58,6 +58,11 @@ FIGURES = {
         "Median times of one convolution or linear layer at several densities of spikes.",
         ("forward", "weight gradient", "input gradient"),
     ),
+    "sparse": Figure(
+        "Products of pruned weights",
+        "Median times of one convolution or linear layer whose weights are zero to a share; networks are in the table.",
+        ("forward",),
+    ),
     "memory": Figure(
         "Memory of a training step",
         "What is kept for backward, and how far one step raises the resident memory.",

@@ -59,6 +59,7 @@ def test_the_registry_has_all_benchmarks_and_every_one_is_drawn():
             "trained",
             "events",
             "products",
+            "sparse",
             "gpu",
         }
     )
