@@ -17,8 +17,9 @@ Phases:
 - "training step, best", "inference, best": each library's fastest of these, which its version names.
 - "products", "norm+neuron": of the training step in fp32, as in `benchmarks.conv`.
 
-Last, in the case "7-layer, rectangular", what a surrogate with a window gains: the net is trained with one, and a training
-step is timed with it and, of equal weights and spikes, with the arctangent, whose gradient reaches every neuron.
+Last, in the case "7-layer, rectangular", what a surrogate with a window gains: the net is trained with one, and a
+training step is timed with it and, of equal weights and spikes, with the arctangent, whose gradient reaches every
+neuron.
 """
 
 from collections.abc import Callable, Sequence
@@ -236,7 +237,7 @@ def windowed(case: Trained, effort: Effort, where: Facts) -> list[Row]:
     case = replace(case, name=f"{case.name}, rectangular")
     kits = {"rheobase": Rheobase(lambda: LIF(surrogate=Rectangle())), "rheobase, arctangent": Rheobase()}
     trained = train(case, kits["rheobase"].neuron)
-    x, labels = case.batch()
+    x, _ = case.batch()
     networks = {name: copy_of(trained, kit, case) for name, kit in kits.items()}
     with torch.no_grad():
         outputs = [net.train()(x) for net in networks.values()]

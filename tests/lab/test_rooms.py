@@ -12,10 +12,12 @@ import sys, rheobase as rb
 assert not [name for name in sys.modules if name.startswith("rheobase.lab.")]
 assert rb.lab.cost.spike_driven
 assert sys.modules["rheobase.lab.cost"] is rb.lab.cost
+assert "rheobase.lab.compress" not in sys.modules
+assert rb.lab.compress.Lats
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_room_that_is_not_there_is_said():
-    with pytest.raises(AttributeError, match="has no room 'kitchen'; there are cost"):
+    with pytest.raises(AttributeError, match="has no room 'kitchen'; there are compress, cost"):
         lab.kitchen  # noqa: B018
