@@ -17,5 +17,5 @@ assert sys.modules["rheobase.lab.cost"] is rb.lab.cost
 
 
 def test_a_room_that_is_not_there_is_said():
-    with pytest.raises(AttributeError, match="has no room 'kitchen'; there are cost"):
+    with pytest.raises(AttributeError, match=r"has no room 'kitchen'; there are .*cost"):
         lab.kitchen  # noqa: B018

@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rheobase.lab import cost
+    from rheobase.lab import attack, cost
 
-__all__ = ["cost"]
+__all__ = ["attack", "cost"]
 
 
 def __getattr__(name: str) -> Any:

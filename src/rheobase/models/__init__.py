@@ -10,6 +10,7 @@ from rheobase.models.registry import MODELS, Entry, create_model, list_models, r
 from rheobase.models.resnet import ResNet, Stem
 from rheobase.models.resnet_tdbn import imagenet_tdbn_resnet, stbp_lif, tdbn_resnet19
 from rheobase.models.spike_driven_transformer import spike_driven_transformer
+from rheobase.models.spiking_pool import SpikingPoolNet, attacked_lif, pooled_ann, pooled_snn, wide_pooled_snn
 from rheobase.models.spikingformer import spikformer, spikingformer
 from rheobase.models.transformer import SpikingTransformer, TransformerBlock, event_lif, transformer_lif
 
@@ -22,9 +23,11 @@ __all__ = [
     "GraphNet",
     "Layout",
     "ResNet",
+    "SpikingPoolNet",
     "SpikingTransformer",
     "Stem",
     "TransformerBlock",
+    "attacked_lif",
     "cifar_conv7",
     "cifar_resnet",
     "conv_snn",
@@ -42,6 +45,8 @@ __all__ = [
     "imagenet_tdbn_resnet",
     "list_models",
     "plain_stack",
+    "pooled_ann",
+    "pooled_snn",
     "qkformer",
     "register",
     "ring",
@@ -53,4 +58,5 @@ __all__ = [
     "stbp_lif",
     "tdbn_resnet19",
     "transformer_lif",
+    "wide_pooled_snn",
 ]

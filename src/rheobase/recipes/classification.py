@@ -66,7 +66,8 @@ class Classification:
         neuron_options: pairs of name and value that `create_neuron` is given besides; `("shape", "channel")` makes the
             parameters of the neurons one a channel, in a model of `ConvSNN`.
         width: channels of the first stage; None leaves the model's own.
-        encoder: how an image becomes a sequence, see `rheobase.data.list_encoders`; sequences take "direct" alone.
+        encoder: how an image becomes a sequence, see `rheobase.data.list_encoders`; sequences take "direct"
+            or "presence", spikes in the place of counts.
         T: time steps.
         size: pixels of a side (channels of sound) that the frames of recordings are summed to; None keeps all. Of
             pictures on the disk (imagenet): side of the part that is cut out for training; None is 224.

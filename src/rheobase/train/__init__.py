@@ -3,7 +3,7 @@
 from rheobase.train.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, load_weights, save_checkpoint
 from rheobase.train.config import TrainConfig
 from rheobase.train.loop import Batches, BatchSource, FitResult, fit
-from rheobase.train.loss import cross_entropy, loss, tet
+from rheobase.train.loss import cross_entropy, loss, mse, tet
 from rheobase.train.measure import Prepare, evaluate
 from rheobase.train.processes import Batch, Processes, join
 from rheobase.train.run import RunFolder, environment
@@ -30,6 +30,7 @@ __all__ = [
     "load_checkpoint",
     "load_weights",
     "loss",
+    "mse",
     "save_checkpoint",
     "schedule",
     "step_decay",
