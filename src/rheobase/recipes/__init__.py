@@ -14,7 +14,9 @@ from rheobase.recipes import (  # noqa: F401  (registers)
     images,
     psn,
     transformers,
+    victims,
 )
+from rheobase.recipes.attack import attack
 from rheobase.recipes.classification import (
     Classification,
     Task,
@@ -41,6 +43,7 @@ __all__ = [
     "NodeTask",
     "Task",
     "Trainable",
+    "attack",
     "build",
     "classify",
     "config_of",
