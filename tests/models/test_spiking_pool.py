@@ -87,3 +87,8 @@ def test_what_cannot_be_built_raises():
         create_model("pooled_snn", side=3)
     with pytest.raises(ValueError, match=r"the share 1\.5 is dropped"):
         SpikingPoolNet([4, 1.5], [4], 1, 10, 8, "iterative_lif")
+
+
+def test_frames_of_events_have_two_channels_of_34_pixels():
+    model = create_model("event_pooled_snn", in_channels=2, classes=10)
+    assert model((torch.rand(2, 1, 2, 34, 34) > 0.9).float()).shape == (2, 1, 10)

@@ -171,7 +171,7 @@ def wide_pooled_snn(
 
 
 register(image_of(34, 2), name="event_pooled_snn", reproduces="as `pooled_snn`, for frames of events of 34x34 pixels")(
-    partial(pooled_snn, 2, side=34)
+    partial(pooled_snn, in_channels=2, side=34)
 )
 register(image_of(8, 1), name="test_pooled_snn", reproduces="nothing: it is small, for tests")(
     partial(pooled_snn, width=8, side=8)

@@ -31,7 +31,7 @@ from rheobase.recipes.cost import cost
 from rheobase.recipes.floors import floors
 from rheobase.recipes.h2learn import h2learn
 from rheobase.recipes.nodes import NodeClassification, NodeTask
-from rheobase.recipes.record import record, record_cost, record_floors
+from rheobase.recipes.record import record, record_attack, record_cost, record_floors
 from rheobase.recipes.registry import list_recipes, recipe, register
 from rheobase.recipes.studies import Measurement, list_studies, record_measurement, study
 from rheobase.recipes.task import Trainable, build, config_of, recipe_of
@@ -57,6 +57,7 @@ __all__ = [
     "recipe",
     "recipe_of",
     "record",
+    "record_attack",
     "record_cost",
     "record_floors",
     "record_measurement",

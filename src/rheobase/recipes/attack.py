@@ -26,6 +26,7 @@ from rheobase.lab.attack import (
     hidden_layer,
     spiking_layers,
     success_curve,
+    transferred,
     traps,
 )
 from rheobase.neurons import Atan, Surrogate
@@ -37,7 +38,8 @@ COLUMNS = ("attack", "goal", "at", "hits", "count", "success", "low", "high", "p
 none. low and high are Wilson's 95 % interval; perturbation is the mean over successes; silent the share of updates
 whose gradient was zero everywhere."""
 TRAP_COLUMNS = ("threshold", "silent", "low", "high", "open", "below", "above", "distances")
-"""Columns of attack_trap.csv; distances are the counts of `EDGES`."""
+"""Columns of attack_trap.csv; distances are the counts
+of the bins of `rheobase.lab.attack.trap.EDGES`."""
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 """Shares of flipped bits at which success is noted."""
@@ -344,7 +346,11 @@ def on_images(model: nn.Module, samples: Samples, settings: Settings) -> Iterato
 
 
 def boxed(model: nn.Module, samples: Samples, settings: Settings, other: Task | None = None) -> Iterator[Row]:
-    """Attacks on images in boxes, by every method and for every epsilon; those with gradients also adaptively."""
+    """Attacks on images in boxes, by every method and for every epsilon; those with gradients also adaptively.
+
+    Before a random encoder all average over draws of it.
+    """
+    encodings = settings.smoothed if samples.kind == "coded" else 1
     clean = torch.cat(in_chunks(samples, settings, lambda x, y, _, g: fooled(model, samples.encode(x, g), y)))
     ways: dict[str, dict[str, Any]] = {"": {}}
     if spiking_layers(model):
@@ -355,7 +361,7 @@ def boxed(model: nn.Module, samples: Samples, settings: Settings, other: Task | 
             for name, options in ways.items():
                 if method == "square" and options:
                     continue
-                how = BoxAttack(epsilon, method, iterations=settings.iterations, **options)  # type: ignore[arg-type]
+                how = BoxAttack(epsilon, method, settings.iterations, encodings=encodings, **options)  # type: ignore[arg-type]
                 found = torch.cat(in_chunks(samples, settings, partial(_box, model, samples.encode, how)))
                 hit = torch.cat(
                     in_chunks(samples, settings, lambda x, y, _, g: fooled(model, samples.encode(x, g), y), found)
@@ -408,8 +414,6 @@ def _worst(name: str, attacks: dict[str, Attacked]) -> Row:
 
 
 def _transferred(name: str, other: nn.Module, clean: Tensor, found: Tensor, y: Tensor, at: float | None = None) -> Row:
-    from rheobase.lab.attack import transferred
-
     return Row(name, "untargeted", at, transferred(other, clean, found, y))
 
 

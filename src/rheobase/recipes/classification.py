@@ -30,6 +30,7 @@ from rheobase.data import (
 from rheobase.models import MODELS, create_model
 from rheobase.neurons import NEURONS, create_neuron
 from rheobase.nn import PerChannel, begin_epoch, observe
+from rheobase.recipes.attack_page import attack_sections
 from rheobase.recipes.cost_page import cost_sections
 from rheobase.recipes.h2learn_page import h2learn_sections
 from rheobase.recipes.task import KINDS, Trainable, build, config_of, known_fields, recipe_of, training_of
@@ -610,7 +611,7 @@ def _page(run: RunFolder, which: str | None) -> RunReport:
         sample=Sample(_picture(task), classes[int(labels[0])], classes[int(predicted[0])])
         if isinstance(task, Task)
         else None,
-        sections=(*cost_sections(run), *h2learn_sections(run)),
+        sections=(*cost_sections(run), *h2learn_sections(run), *attack_sections(run)),
     )
 
 

@@ -20,6 +20,9 @@ from rheobase.nn.fuse import settled
 from rheobase.scan.windows import watched
 from rheobase.scan.windows import window as window_at
 
+EDGES = (-4.0, -3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
+"""Of the bins that distances from the threshold are counted in."""
+
 
 @dataclass(frozen=True)
 class Trap:
@@ -115,7 +118,7 @@ def traps(
     loss: Loss = "cross_entropy",
     window: Window = "original",
     surrogate: Surrogate | None = None,
-    edges: Sequence[float] = (-4.0, -3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, 4.0),
+    edges: Sequence[float] = EDGES,
 ) -> Iterator[Trap]:
     """Look at a model at each threshold of its last hidden layer.
 
