@@ -128,6 +128,32 @@ class CompressArguments:
 
 
 @dataclass(frozen=True)
+class AttackArguments:
+    """Attack a trained network on its test split: flips of spikes, changes of images. Writes attack.csv."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    samples: int = 100
+    """How many test samples, the first of each class."""
+    iterations: int = 25
+    """Of each attack."""
+    threshold: float = 1.0
+    """Of the last hidden layer while gradients are computed, in the attacks that move it."""
+    transfer: Path | None = None
+    """Another run on the same data, on which the attacked inputs are tried."""
+    seed: int = 0
+    """Of all draws."""
+    checkpoint: Checkpoint | None = None
+    """Which weights; those that the recipe measures if left out."""
+    report: bool = False
+    """Write report.html too, with what was reached."""
+    results: Path | None = None
+    """A CSV file to append the headline to."""
+    json: bool = False
+    """Print the result as one JSON object on the last line."""
+
+
+@dataclass(frozen=True)
 class ListArguments:
     """Say what there is."""
 
@@ -252,6 +278,7 @@ _USAGE = """usage: rheobase VERB ...
   report RUN     write report.html into a run
   cost RUN       what its matrix products read, and operations and energy by a named rule
   compress RUN   prune, quantise, quieten: a new, smaller run
+  attack RUN     what attacks reach, with intervals: flips of spikes, changes of images
   floor RECIPE   what a linear classifier and the nearest neighbour reach on a recipe's samples
   study NAME     measure what needs no training, such as gradients through deep stacks
   data list      data sets: kind, here or missing; info NAME tells more, prepare NAME makes what it keeps
@@ -503,6 +530,46 @@ def _h2learn(given: CostArguments, run: Any) -> dict[str, Any]:
         f"({made.step.batch} samples traced, T = {made.step.T}, energies {made.units})"
     )
     print(f"csv {path}")
+    if given.report:
+        found["report"] = str(recipes.report(run, which=given.checkpoint))
+        print(f"report {found['report']}")
+    return found
+
+
+def _attack(arguments: Sequence[str]) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from rheobase import recipes
+    from rheobase.recipes.attack import Settings
+    from rheobase.recipes.attack_page import attack_text
+    from rheobase.train import RunFolder
+
+    given = _parse(AttackArguments, arguments, "rheobase attack")
+    run = RunFolder.open(given.run)
+    other = None if given.transfer is None else RunFolder.open(given.transfer)
+    settings = Settings(given.iterations, given.threshold, given.seed)
+    rows, path = recipes.attack(run, which=given.checkpoint, samples=given.samples, settings=settings, other=other)
+    table = Table(Column("attack", overflow="fold"), "goal", "bound", "success", "95 %", "of", "perturbation")
+    for row in rows:
+        if row.at is not None and row.attack.startswith("flips"):
+            continue  # the curve; it is in the file
+        low, high = row.share.interval
+        table.add_row(
+            row.attack,
+            row.goal,
+            "" if row.at is None else f"{row.at:.3g}",
+            f"{row.share.value:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            str(row.share.count),
+            "" if row.perturbation is None else f"{row.perturbation:.3g}",
+        )
+    Console().print(table)
+    found = {"run": str(run.path), **run.result()["attack"], "csv": str(path)}
+    print(attack_text(found))
+    print(f"csv {path}")
+    if given.results is not None:
+        recipes.record_attack(run, given.results)
     if given.report:
         found["report"] = str(recipes.report(run, which=given.checkpoint))
         print(f"report {found['report']}")
@@ -835,6 +902,7 @@ VERBS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
     "report": _report,
     "cost": _cost,
     "compress": _compress,
+    "attack": _attack,
     "floor": _floor,
     "study": _study,
     "data": _data,

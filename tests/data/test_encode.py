@@ -19,6 +19,7 @@ from rheobase.data.encode import (
     log_latency,
     phase,
     poisson,
+    presence,
 )
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -40,6 +41,14 @@ def spike_time(spikes):
     count = spikes.sum(0)
     assert float(count.max()) <= 1
     return torch.where(count > 0, spikes.float().argmax(0), -1)
+
+
+def test_presence_is_one_wherever_there_is_anything():
+    x = torch.tensor([0.0, 1e-3, 0.5, 1.0])
+    assert presence(x, 2).tolist() == [[0, 1, 1, 1]] * 2
+    assert presence(x, 5).stride(0) == 0
+    with pytest.raises(ValueError, match="T must be at least 1"):
+        presence(x, 0)
 
 
 # Every encoder

@@ -19,5 +19,5 @@ assert rb.lab.compress.Lats
 
 
 def test_a_room_that_is_not_there_is_said():
-    with pytest.raises(AttributeError, match="has no room 'kitchen'; there are compress, cost"):
+    with pytest.raises(AttributeError, match=r"has no room 'kitchen'; there are .*cost"):
         lab.kitchen  # noqa: B018

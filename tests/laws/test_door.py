@@ -15,7 +15,19 @@ ROOMS = [
     "rheobase",
     *(
         f"rheobase.{room}"
-        for room in ("scan", "neurons", "nn", "models", "data", "train", "report", "recipes", "lab", "lab.cost")
+        for room in (
+            "scan",
+            "neurons",
+            "nn",
+            "models",
+            "data",
+            "train",
+            "report",
+            "recipes",
+            "lab",
+            "lab.attack",
+            "lab.cost",
+        )
     ),
 ]
 
@@ -64,7 +76,7 @@ PAGES = [
         for page in (
             *("tutorials/digits", "tutorials/neuron"),
             *("howto/stream", "howto/order", "howto/fast", "howto/memory"),
-            *("howto/data", "howto/events", "howto/augment", "howto/cost"),
+            *("howto/data", "howto/events", "howto/augment", "howto/cost", "howto/attack"),
         )
     ),
 ]

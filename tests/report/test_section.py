@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from rheobase.report import Grid, Section, Stack, render
+from rheobase.report import Curves, Grid, Section, Stack, render
 
 GRID = Grid("Rules", ("rule", "sum"), (("papers", 1234.0), ("<b>own</b>", None)), total=("all", "12 %"))
 STACK = Stack("Energy", "nJ", ("first", "second"), (("products", (1.0, 2.0)), ("memory", (3.0, 0.0))))
@@ -35,6 +35,18 @@ def test_the_largest_bars_are_drawn_in_order_and_counted(report):
     assert page.index(">layer49<") < page.index(">layer99<")
 
 
+def test_curves_share_a_chart_and_a_legend(report):
+    lines = (("with <flips>", (0.0, 0.5, 1.5), (0.1, 0.4, 0.975)), ("chance", (0.0, 1.5), (0.0, 0.25)))
+    page = render(replace(report, sections=[Section("Attacks", "", (Curves("Success", "flipped", lines),))]))
+    assert 'class="key line1"></i>chance <b>25.00' in page
+    assert "with &lt;flips&gt; <b>97.50" in page
+    assert page.count('class="curve line') == 2
+    assert "<text" in page
+    assert ">0.5</text>" in page  # marks between whole numbers
+    none = Curves("Success", "flipped", (("empty", (), ()),))
+    assert "Nothing to draw." in render(replace(report, sections=[Section("Attacks", "", (none,))]))
+
+
 def test_nothing_to_draw_is_no_error(report):
     empty = Section("Cost", "", (Stack("Energy", "nJ", (), (("all", ()),)), Grid("Rules", ("rule",), ())))
     assert "<h2>Cost</h2>" in render(replace(report, sections=[empty]))
@@ -51,6 +63,9 @@ def test_nothing_to_draw_is_no_error(report):
         (lambda: Stack("E", "J", ("a",), (("p", (-1.0,)),)), "holds negative numbers"),
         (lambda: Stack("E", "J", ("a",), (("p", (float("nan"),)),)), "holds negative numbers, NaN"),
         (lambda: Stack("E", "J", (), tuple((str(k), ()) for k in range(5))), "5 parts, expected at most 4"),
+        (lambda: Curves("E", "x", tuple((str(k), (), ()) for k in range(5))), "5 lines, expected at most 4"),
+        (lambda: Curves("E", "x", (("p", (1.0,), ()),)), "line 'p' has 1 x and 0 y"),
+        (lambda: Curves("E", "x", (("p", (1.0,), (float("inf"),)),)), "line 'p' holds NaN or Inf"),
     ],
 )
 def test_what_disagrees_is_refused(make, message):

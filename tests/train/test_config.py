@@ -30,7 +30,7 @@ def test_survives_json(untyped):
         ({"milestones": (3,)}, "milestones is"),
         ({"epochs": 3, "warmup_epochs": 3}, "warmup_epochs is 3"),
         ({"gamma": 0.0}, "gamma is 0.0"),
-        ({"loss": "mse"}, "loss is 'mse'"),
+        ({"loss": "hinge"}, "loss is 'hinge'"),
         ({"warmup_lr": 1e-5}, "warmup_lr is 1e-05 but must be 0, or above, at most lr, and given with warmup_epochs"),
         ({"warmup_lr": 2e-3, "warmup_epochs": 1}, "warmup_lr is 0.002"),
         ({"min_lr": 1.0}, "min_lr is 1.0 but must be 0, or above, at most lr"),

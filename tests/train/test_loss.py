@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from rheobase.train import cross_entropy, loss, tet
+from rheobase.train import cross_entropy, loss, mse, tet
 
 LOGITS = torch.tensor([[[1.0, 2.0, -1.0], [0.0, 0.5, 3.0]], [[-2.0, 0.0, 4.0], [1.0, 1.0, 1.0]]], dtype=torch.float64)
 LABELS = torch.tensor([1, 2])
@@ -42,6 +42,23 @@ def test_tet_pairs_labels_with_samples_not_with_steps():
     assert tet(confident, LABELS.flip(0), 0.0).item() > 30
 
 
+def test_mse_is_the_squared_distance_of_the_rates_to_the_label():
+    mean = LOGITS.mean(0).tolist()
+    wanted = [[0, 1, 0], [0, 0, 1]]
+    errors = [(r - w) ** 2 for row, want in zip(mean, wanted, strict=True) for r, w in zip(row, want, strict=True)]
+    assert mse(LOGITS, LABELS).item() == pytest.approx(sum(errors) / 6, rel=1e-12)
+    last = mse(LOGITS, LABELS, readout="last").item()
+    assert last == pytest.approx((4 + 1 + 16 + 1 + 1 + 0) / 6, rel=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_mse_of_soft_targets(smoothing):
+    rows = (1 - smoothing) * SOFT.double() + smoothing / 3
+    assert mse(LOGITS, SOFT, smoothing).item() == pytest.approx(
+        (LOGITS.mean(0) - rows).square().mean().item(), rel=1e-6
+    )
+
+
 SOFT = torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.9, 0.1]])
 
 
@@ -71,9 +88,10 @@ def test_gradients_are_right(function):
 
 def test_lookup():
     assert loss("cross_entropy") is cross_entropy
+    assert loss("mse") is mse
     assert loss("tet") is tet
-    with pytest.raises(ValueError, match="'mse'; choose one of cross_entropy, tet"):
-        loss("mse")
+    with pytest.raises(ValueError, match="'hinge'; choose one of cross_entropy, mse, tet"):
+        loss("hinge")
 
 
 def test_cross_entropy_is_of_the_readout():

@@ -49,6 +49,7 @@ from rheobase.data.encode import (
     log_latency,
     phase,
     poisson,
+    presence,
 )
 from rheobase.data.events import EVENT, Events
 from rheobase.data.fetch import data_root
@@ -234,6 +235,7 @@ __all__ = [
     "options_of",
     "phase",
     "poisson",
+    "presence",
     "random_crop",
     "random_cutout",
     "random_rotate",

@@ -154,18 +154,20 @@ class Dataset:
         """Turn a batch of intensities into a network's input over T steps.
 
         Encoders that emit spikes read the intensities, the others the standardised values; see `get_encoder`. Sequences
-        are not encoded: `[B, T, C, ...]` becomes `[T, B, C, ...]`, a view, and `encoder` must be "direct".
+        keep their steps: `[B, T, C, ...]` becomes `[T, B, C, ...]`, a view for "direct", spikes where there is anything
+        for "presence"; they take no other encoder.
 
         Raises:
             ValueError: no such encoder, or it refuses its input; sequences of another T, or an encoder for them.
         """
         if self.T is not None:
-            if encoder != "direct" or T != self.T:
+            if encoder not in ("direct", "presence") or T != self.T:
                 raise ValueError(
                     f"encode: {self.name} holds sequences of T={self.T} steps, which are taken as they are; got T={T} "
-                    f"and encoder {encoder!r}; expected T={self.T} and 'direct' (load it with another T)"
+                    f"and encoder {encoder!r}; expected T={self.T} and 'direct' or 'presence' (load it with another T)"
                 )
-            return x.transpose(0, 1)
+            steps = x.transpose(0, 1)
+            return (steps > 0).to(x.dtype) if encoder == "presence" else steps
         chosen = get_encoder(encoder)
         return chosen(x if chosen.binary else self.standardise(x), T, generator)
 

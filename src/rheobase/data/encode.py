@@ -24,6 +24,19 @@ def direct(x: Float[Tensor, "*shape"], T: int) -> Float[Tensor, "T *shape"]:
     return x.expand(T, *x.shape)
 
 
+def presence(x: Float[Tensor, "*shape"], T: int) -> Float[Tensor, "T *shape"]:
+    """Fire at every step where x is above zero, `out[t] = [x > 0]`: a view with stride 0 along time.
+
+    Of frames of counts, which have a time axis already, `Dataset.encode` makes spikes by the same rule: one where there
+    was any event at all.
+
+    Raises:
+        ValueError: T < 1, or an x outside [0, 1] or NaN.
+    """
+    _check_steps("presence", T)
+    return (_intensity("presence", x) > 0).to(x.dtype).expand(T, *x.shape)
+
+
 def columns(x: Float[Tensor, "*shape W"], T: int) -> Float[Tensor, "T *shape"]:
     """Present one column after the other, from left to right: `out[t] = x[..., t]`, a view; T is the width W.
 
@@ -226,6 +239,7 @@ _ENCODERS = {
     "log_latency": Encoder(log_latency, binary=True, stochastic=False),
     "phase": Encoder(phase, binary=True, stochastic=False),
     "poisson": Encoder(poisson, binary=True, stochastic=True),
+    "presence": Encoder(presence, binary=True, stochastic=False),
 }
 
 
@@ -260,7 +274,7 @@ def _check_steps(caller: str, T: int) -> None:
 def _intensity(caller: str, x: Tensor) -> Tensor:
     """Return x checked to lie in [0, 1], in at least float32."""
     if x.numel():
-        low, high = (float(bound) for bound in x.aminmax())
+        low, high = (float(bound) for bound in x.detach().aminmax())
         if not (low >= 0 and high <= 1):
             raise ValueError(
                 f"{caller}: x must hold intensities in [0, 1], got values in [{low:g}, {high:g}]; "

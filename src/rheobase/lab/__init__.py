@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rheobase.lab import compress, cost
+    from rheobase.lab import attack, compress, cost
 
-__all__ = ["compress", "cost"]
+__all__ = ["attack", "compress", "cost"]
 
 
 def __getattr__(name: str) -> Any:

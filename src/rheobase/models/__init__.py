@@ -11,6 +11,7 @@ from rheobase.models.registry import MODELS, Entry, create_model, list_models, r
 from rheobase.models.resnet import ResNet, Stem
 from rheobase.models.resnet_tdbn import imagenet_tdbn_resnet, stbp_lif, tdbn_resnet19
 from rheobase.models.spike_driven_transformer import spike_driven_transformer
+from rheobase.models.spiking_pool import SpikingPoolNet, attacked_lif, pooled_ann, pooled_snn, wide_pooled_snn
 from rheobase.models.spikingformer import spikformer, spikingformer
 from rheobase.models.transformer import SpikingTransformer, TransformerBlock, event_lif, transformer_lif
 
@@ -23,9 +24,11 @@ __all__ = [
     "GraphNet",
     "Layout",
     "ResNet",
+    "SpikingPoolNet",
     "SpikingTransformer",
     "Stem",
     "TransformerBlock",
+    "attacked_lif",
     "cifar_conv7",
     "cifar_resnet",
     "conv_snn",
@@ -44,6 +47,8 @@ __all__ = [
     "list_models",
     "mobilenet_v1",
     "plain_stack",
+    "pooled_ann",
+    "pooled_snn",
     "qkformer",
     "register",
     "resnet50",
@@ -56,4 +61,5 @@ __all__ = [
     "stbp_lif",
     "tdbn_resnet19",
     "transformer_lif",
+    "wide_pooled_snn",
 ]

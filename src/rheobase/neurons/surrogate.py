@@ -171,6 +171,28 @@ class Gaussian(Surrogate):
         return torch.exp(-0.5 * z * z) / (math.sqrt(2 * math.pi) * self.sigma)
 
 
+@dataclass(frozen=True)
+class Shifted(Surrogate):
+    r"""Another surrogate whose window lies elsewhere: $P(x) = Q(x + b)$, $g(x) = Q'(x + b)$.
+
+    A neuron with threshold $\vartheta + b$ and this surrogate fires at $\vartheta + b$, and its gradient is that of a
+    neuron with threshold $\vartheta$.
+
+    Args:
+        surrogate: has the primitive Q.
+        by: b.
+    """
+
+    surrogate: Surrogate
+    by: float
+
+    def primitive(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.surrogate.primitive(x + self.by)
+
+    def derivative(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.surrogate.derivative(x + self.by)
+
+
 SURROGATES: dict[str, type[Surrogate]] = {
     "atan": Atan,
     "fast_sigmoid": FastSigmoid,

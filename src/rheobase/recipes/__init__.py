@@ -15,7 +15,9 @@ from rheobase.recipes import (  # noqa: F401  (registers)
     images,
     psn,
     transformers,
+    victims,
 )
+from rheobase.recipes.attack import attack
 from rheobase.recipes.classification import (
     Classification,
     Task,
@@ -31,7 +33,7 @@ from rheobase.recipes.cost import cost
 from rheobase.recipes.floors import floors
 from rheobase.recipes.h2learn import h2learn
 from rheobase.recipes.nodes import NodeClassification, NodeTask
-from rheobase.recipes.record import record, record_compression, record_cost, record_floors
+from rheobase.recipes.record import record, record_attack, record_compression, record_cost, record_floors
 from rheobase.recipes.registry import list_recipes, recipe, register
 from rheobase.recipes.studies import Measurement, list_studies, record_measurement, study
 from rheobase.recipes.task import Trainable, build, config_of, recipe_of
@@ -44,6 +46,7 @@ __all__ = [
     "NodeTask",
     "Task",
     "Trainable",
+    "attack",
     "build",
     "classify",
     "compress_run",
@@ -58,6 +61,7 @@ __all__ = [
     "recipe",
     "recipe_of",
     "record",
+    "record_attack",
     "record_compression",
     "record_cost",
     "record_floors",

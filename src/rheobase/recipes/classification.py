@@ -30,6 +30,7 @@ from rheobase.data import (
 from rheobase.models import MODELS, create_model
 from rheobase.neurons import NEURONS, create_neuron
 from rheobase.nn import PerChannel, begin_epoch, observe
+from rheobase.recipes.attack_page import attack_sections
 from rheobase.recipes.compress_page import compress_sections
 from rheobase.recipes.cost_page import cost_sections
 from rheobase.recipes.h2learn_page import h2learn_sections
@@ -67,7 +68,8 @@ class Classification:
         neuron_options: pairs of name and value that `create_neuron` is given besides; `("shape", "channel")` makes the
             parameters of the neurons one a channel, in a model of `ConvSNN`.
         width: channels of the first stage; None leaves the model's own.
-        encoder: how an image becomes a sequence, see `rheobase.data.list_encoders`; sequences take "direct" alone.
+        encoder: how an image becomes a sequence, see `rheobase.data.list_encoders`; sequences take "direct"
+            or "presence", spikes in the place of counts.
         T: time steps.
         size: pixels of a side (channels of sound) that the frames of recordings are summed to; None keeps all. Of
             pictures on the disk (imagenet): side of the part that is cut out for training; None is 224.
@@ -616,7 +618,7 @@ def _page(run: RunFolder, which: str | None) -> RunReport:
         sample=Sample(_picture(task), classes[int(labels[0])], classes[int(predicted[0])])
         if isinstance(task, Task)
         else None,
-        sections=(*compress_sections(run), *cost_sections(run), *h2learn_sections(run)),
+        sections=(*compress_sections(run), *cost_sections(run), *h2learn_sections(run), *attack_sections(run)),
     )
 
 

@@ -122,6 +122,26 @@ def _named(stage: Mapping[str, Any]) -> str:
     return str(stage["method"]) if other == "lats" else f"{stage['method']}:{other}"
 
 
+def record_attack(run: RunFolder, path: Path) -> None:
+    """Append the share of successes that `attack` notes as its headline to a CSV file.
+
+    Raises:
+        ValueError: the run was not attacked or measured yet; or the file has other columns.
+    """
+    found = run.result().get("attack")
+    if found is None or "eval" not in run.result() or not found["headline"]:
+        raise ValueError(f"{run.path} was not attacked yet; run `rheobase attack {run.path}` after it is measured")
+    head = found["headline"]
+    bound = "" if head["at"] is None else f", epsilon {head['at']:.3g}"
+    row = {
+        **_row_of_run(run),
+        "metric": f"success of attack: {head['attack']}{bound}",
+        "value": f"{head['success']:.4f}",
+        "tag": f"measured on {head['count']} samples, 95 % in {head['low']:.3f} to {head['high']:.3f}",
+    }
+    append_row(path, COLUMNS, row)
+
+
 def _row_of_run(run: RunFolder) -> dict[str, object]:
     """The columns of every row that is measured on a finished run."""
     config, result = config_of(run), run.result()["eval"]

@@ -9,9 +9,10 @@ from rheobase.report.clip import EventView, save_clip, save_events, save_raster
 from rheobase.report.content import LayerActivity, RunReport, Sample
 from rheobase.report.figures import evenly_spaced
 from rheobase.report.page import render, write
-from rheobase.report.section import Grid, Section, Stack
+from rheobase.report.section import Curves, Grid, Section, Stack
 
 __all__ = [
+    "Curves",
     "EventView",
     "Grid",
     "LayerActivity",

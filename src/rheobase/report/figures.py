@@ -110,8 +110,9 @@ def line_chart(
     *,
     percent: bool,
     from_zero: bool = False,
+    whole: bool = True,
 ) -> Chart | None:
-    """Curves (name, x, y) of finite numbers over whole-numbered x; None when there is no point to draw."""
+    """Curves (name, x, y) of finite numbers over x, marked at whole numbers if `whole`; None when there is no point."""
     series = [(name, xs, ys) for name, xs, ys in series if len(xs)]
     if not series:
         return None
@@ -122,7 +123,7 @@ def line_chart(
     if percent:
         y_low, y_high = max(y_low, 0.0), min(y_high, 1.0)
     y_values = _ticks(y_low, y_high, 5, whole=False)
-    x_values = [x for x in _ticks(x_low, x_high, 7, whole=True) if x_low <= x <= x_high]
+    x_values = [x for x in _ticks(x_low, x_high, 7, whole=whole) if x_low <= x <= x_high]
     y_low, y_high = y_values[0], y_values[-1]
 
     def across(x: float) -> float:

@@ -25,7 +25,7 @@ from rheobase.report.figures import (
     row_shares,
     sample_pixels,
 )
-from rheobase.report.section import Grid, Stack
+from rheobase.report.section import Curves, Grid, Part
 
 RASTERS, RASTER_NEURONS, HISTOGRAMS, POINTS, TABLE_CLASSES, MISTAKES, BARS = 12, 64, 24, 400, 20, 8, 40
 """The most that is drawn: rasters, their neurons, histograms, points of a curve, classes in a table, mistakes, bars of
@@ -190,15 +190,21 @@ def _activity(report: RunReport) -> dict[str, Any]:
     }
 
 
-def _part(part: Grid | Stack) -> dict[str, Any]:
-    """A table as it is, or the largest bars of a stack with their parts as shares of the largest one."""
+def _part(part: Part) -> dict[str, Any]:
+    """A table as it is, a chart, or the largest bars of a stack with their parts as shares of the largest one."""
     if isinstance(part, Grid):
-        return {"grid": part}
+        return {"grid": part, "curves": None}
+    if isinstance(part, Curves):
+        chart = line_chart(part.lines, part.x_label, percent=part.percent, from_zero=True, whole=part.whole)
+        write_value = _percent if part.percent else _number
+        legend = [(name, write_value(ys[-1])) for name, _, ys in part.lines if ys]
+        kinds = {name: f"line{k}" for k, (name, _, _) in enumerate(part.lines)}
+        return {"grid": None, "curves": part, "chart": chart, "legend": legend, "kinds": kinds}
     sums = [sum(values[k] for _, values in part.parts) for k in range(len(part.labels))]
     shown = sorted(sorted(range(len(sums)), key=lambda k: -sums[k])[:BARS])
     largest = max(sums, default=0.0) or 1.0
     bars = [(part.labels[k], sums[k], [round(100 * values[k] / largest, 2) for _, values in part.parts]) for k in shown]
-    return {"grid": None, "stack": part, "bars": bars, "names": [name for name, _ in part.parts]}
+    return {"grid": None, "curves": None, "stack": part, "bars": bars, "names": [name for name, _ in part.parts]}
 
 
 def _along(values: list[float], *, percent: bool) -> Chart | None:

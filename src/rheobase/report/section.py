@@ -1,4 +1,4 @@
-"""Further sections of the page: tables and stacked bars that the caller fills; checked when they are built."""
+"""Further sections of the page: tables, stacked bars and curves that the caller fills; checked when they are built."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ Cell = str | int | float | None
 """What a cell of a table shows: text, a number, or a dash."""
 
 COLOURS = 4
-"""How many parts a stacked bar can tell apart."""
+"""How many parts of a stacked bar, or lines of a chart, can be told apart."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,52 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class Curves:
+    """Lines in one chart.
+
+    Args:
+        heading: what it shows.
+        x_label: what they run along.
+        lines: up to four names, each with its x, growing, and its y.
+        percent: y are shares.
+        whole: marks of the x axis are whole numbers.
+
+    Raises:
+        ValueError: too many lines, x and y of different lengths, or a number that is not finite.
+    """
+
+    heading: str
+    x_label: str
+    lines: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...]
+    percent: bool = True
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.lines) > COLOURS:
+            raise ValueError(f"Curves {self.heading!r}: {len(self.lines)} lines, expected at most {COLOURS}; make two")
+        for name, xs, ys in self.lines:
+            if len(xs) != len(ys):
+                raise ValueError(
+                    f"Curves {self.heading!r}: line {name!r} has {len(xs)} x and {len(ys)} y; pass as many"
+                )
+            if not all(map(math.isfinite, (*xs, *ys))):
+                raise ValueError(f"Curves {self.heading!r}: line {name!r} holds NaN or Inf; leave such points out")
+
+
+Part = Grid | Stack | Curves
+"""What a section consists of."""
+
+
+@dataclass(frozen=True)
 class Section:
     """A section of the page, behind those that every run has.
 
     Args:
         title: its headline.
         text: what it is about.
-        parts: tables and bars, in order.
+        parts: tables, bars and curves, in order.
     """
 
     title: str
     text: str
-    parts: tuple[Grid | Stack, ...]
+    parts: tuple[Part, ...]

@@ -4,7 +4,7 @@ from rheobase.train.checkpoint import Checkpoint, has_checkpoint, load_checkpoin
 from rheobase.train.config import TrainConfig
 from rheobase.train.hooks import Hooks, Step, Together
 from rheobase.train.loop import Batches, BatchSource, FitResult, fit
-from rheobase.train.loss import cross_entropy, loss, tet
+from rheobase.train.loss import cross_entropy, loss, mse, tet
 from rheobase.train.measure import Prepare, evaluate
 from rheobase.train.processes import Batch, Processes, join
 from rheobase.train.run import RunFolder, environment
@@ -34,6 +34,7 @@ __all__ = [
     "load_checkpoint",
     "load_weights",
     "loss",
+    "mse",
     "save_checkpoint",
     "schedule",
     "step_decay",

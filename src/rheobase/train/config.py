@@ -24,10 +24,10 @@ class TrainConfig:
         cooldown_epochs: last epochs of the "cosine" schedule, all at `min_lr`.
         milestones: epochs at which the "step" schedule multiplies the rate by `gamma`.
         gamma: see `milestones`.
-        loss: "cross_entropy" (of the readout) or "tet" (of every step).
-        readout: what classes are read from, and "cross_entropy" is of: the "mean", "sum", "last", "max" or "first" over
-            time, see `rheobase.nn.read_out`.
-        label_smoothing: share of every label that is spread over all classes, in either loss.
+        loss: "cross_entropy" or "mse" (squared distance to the label), both of the readout, or "tet" (of every step).
+        readout: what classes are read from, and the first two losses are of: the "mean", "sum", "last", "max" or
+            "first" over time, see `rheobase.nn.read_out`.
+        label_smoothing: share of every label that is spread over all classes, in any loss.
         tet_lambda: weight of the regression term of "tet".
         tet_target: value that term pulls the logits to.
         clip_norm: largest allowed 2-norm of all gradients together; None leaves them alone.
@@ -59,7 +59,7 @@ class TrainConfig:
     cooldown_epochs: int = 0
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
-    loss: Literal["cross_entropy", "tet"] = "cross_entropy"
+    loss: Literal["cross_entropy", "mse", "tet"] = "cross_entropy"
     readout: Literal["mean", "sum", "last", "max", "first"] = "mean"
     label_smoothing: float = 0.0
     tet_lambda: float = 0.05
@@ -79,7 +79,7 @@ class TrainConfig:
         choices: dict[str, tuple[str | None, ...]] = {
             "optimizer": ("sgd", "adamw", "adam"),
             "schedule": ("cosine", "constant", "step"),
-            "loss": ("cross_entropy", "tet"),
+            "loss": ("cross_entropy", "mse", "tet"),
             "readout": tuple(READOUTS),
             "autocast": ("bf16", None),
             "memory": ("full", "bits"),

@@ -35,12 +35,24 @@ def tet(
     return (1 - lam) * per_step + lam * (logits - target).square().mean()
 
 
+def mse(
+    logits: Float[Tensor, "T B K"], y: Labels, label_smoothing: float = 0.0, readout: str = "mean"
+) -> Float[Tensor, ""]:
+    """Squared distance of what is read out over time, by default the rates, to the one-hot label or the soft target.
+
+    Averaged over classes and the batch; `label_smoothing` as in `cross_entropy`.
+    """
+    K = logits.shape[2]
+    wanted = y.to(logits.dtype) if y.is_floating_point() else F.one_hot(y.long(), K).to(logits.dtype)
+    return F.mse_loss(read_out(logits, readout), (1 - label_smoothing) * wanted + label_smoothing / K)
+
+
 def _matching(y: Labels, logits: Tensor) -> Tensor:
     """Soft targets in the dtype of the logits, classes as they are."""
     return y.to(logits.dtype) if y.is_floating_point() else y
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {"cross_entropy": cross_entropy, "tet": tet}
+LOSSES: dict[str, Callable[..., Tensor]] = {"cross_entropy": cross_entropy, "mse": mse, "tet": tet}
 
 
 def loss(name: str) -> Callable[..., Tensor]:

@@ -123,6 +123,7 @@ class Forward:
         self.generator = torch.Generator(self.device)
         options: dict[str, dict[str, Any]] = {
             "cross_entropy": {"label_smoothing": config.label_smoothing, "readout": config.readout},
+            "mse": {"label_smoothing": config.label_smoothing, "readout": config.readout},
             "tet": {
                 "lam": config.tet_lambda,
                 "target": config.tet_target,
