@@ -10,7 +10,16 @@ from safetensors.torch import load_file
 
 from rheobase.cli import main
 from rheobase.files import read_table
-from rheobase.lab.compress import Activity, Channels, Lats, Magnitude, Quantise, load_packed
+from rheobase.lab.compress import (
+    Activity,
+    AdmmPrune,
+    Channels,
+    GradualMagnitude,
+    Lats,
+    Magnitude,
+    Quantise,
+    load_packed,
+)
 from rheobase.recipes import Compression, build, compress_run, config_of, resume_compress
 from rheobase.recipes import compression as studies
 from rheobase.recipes.compress_page import compress_sections
@@ -117,9 +126,13 @@ class StopError(Exception):
     pass
 
 
-@pytest.mark.parametrize("epoch", [1, 4])
-def test_killed_compression_goes_on_to_equal_bits(trained, tmp_path, epoch):
-    config = Compression((Lats(6, 0.8), Quantise(2, bits=2), Activity(0, 0.05)), lr=0.02)
+@pytest.mark.parametrize(
+    ("prune", "epoch"),
+    [(Lats(6, 0.8), 1), (Lats(6, 0.8), 8), (GradualMagnitude(3, 0.8), 2), (AdmmPrune(4, 0.8), 1)],
+    ids=["lats", "lats quantise", "gradual", "admm"],
+)
+def test_killed_compression_goes_on_to_equal_bits(trained, tmp_path, prune, epoch):
+    config = Compression((prune, Quantise(2, bits=2), Activity(0, 0.05)), lr=0.02)
     whole, _ = compress_run(trained, config, tmp_path / "a", samples=10)
     seen = []
 

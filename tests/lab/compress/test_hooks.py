@@ -169,7 +169,11 @@ def test_gradual_pruning_follows_the_cubic_and_ends_exact():
             super().after_update(step)
             seen.append(int((self.weights["0.weight"] == 0).sum()))
 
-    drive(model, error, [0.01] * 20, Look(NAMES, 0.75, "layer", 0.5, 10))
+    hook = Look(NAMES, 0.75, "layer", 0.5, 10)
+    hook.attach(model)
+    names = list(model.state_dict())
+    drive(model, error, [0.01] * 20, hook)
+    assert list(model.state_dict()) == names  # else a killed training could not go on
     expected = [round(48 * 0.75 * (1 - (1 - k / 10) ** 3)) for k in range(1, 11)]
     assert seen[:10] == pytest.approx(expected, abs=1)
     assert seen[9:] == [36] * 11

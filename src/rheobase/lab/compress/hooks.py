@@ -42,11 +42,12 @@ class _OnWeights(Hooks):
 
 
 def keep_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Remember masks beside the weights, and set what they drop to 0."""
+    """Remember masks beside the weights, and set what they drop to 0; what another one dropped stays dropped."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, mask in masks.items():
-        keep(model, name, "mask", mask)
-        parameters[name].data.masked_fill_(~mask, 0.0)
+        both = mask & kept(model, name, "mask") if has_kept(model, name, "mask") else mask
+        keep(model, name, "mask", both)
+        parameters[name].data.masked_fill_(~both, 0.0)
 
 
 class Masked(_OnWeights):
@@ -63,8 +64,8 @@ class Masked(_OnWeights):
 class Gradual(Masked):
     """Magnitude pruning in small steps: after step k of n the share s (1 - (1 - k / n)^3) is zero, then all of s.
 
-    The mask of the largest weights is made anew `updates` times in these n steps. What a mask dropped begins again at 0
-    and stays there. Source: Zhu and Gupta 2017, arXiv:1710.01878, eq. 1, from sparsity 0.
+    A mask of the largest weights is made `updates` times in these n steps; what one dropped stays dropped.
+    Source: Zhu and Gupta 2017, arXiv:1710.01878, eq. 1, from sparsity 0.
 
     Args:
         names: of the weights.
@@ -78,6 +79,11 @@ class Gradual(Masked):
     ) -> None:
         super().__init__(names)
         self.sparsity, self.scope, self.ramp, self.updates = sparsity, scope, ramp, updates
+
+    def attach(self, model: nn.Module) -> None:
+        """Begin with masks that drop nothing; to call before `fit`."""
+        self.begin(model, ())
+        keep_masks(model, {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self.weights.items()})
 
     def after_update(self, step: Step) -> None:
         """Raise the sparsity where it is due; drop again."""

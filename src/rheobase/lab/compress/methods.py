@@ -170,6 +170,7 @@ class GradualMagnitude(Magnitude):
     def run(self, work: Work) -> dict[str, Any]:
         """See `_Method`."""
         hook = Gradual(work.names, self.sparsity, self.scope, self.ramp, self.updates)
+        hook.attach(work.model)
         work.train(self.epochs, [hook], "gradual")
         return {}
 
