@@ -124,7 +124,7 @@ PLACEHOLDER = re.compile(r"^<!-- (block|measured|plot): (.*?) -->$", re.MULTILIN
 
 def fill_networks(app, docname, source):  # noqa: ARG001
     """Put in the pictures of blocks, the tables of what was measured, and its curves."""
-    if not docname.startswith("networks/"):
+    if not docname.startswith(("networks/", "howto/", "explanation/")):
         return
     from rheobase.files import read_table
     from rheobase.report.diagram import diagram
@@ -252,7 +252,74 @@ def table_graph_operations(results):
     return shares + "\n" + "\n".join(table_of(flat, names, energies, "share", 3).splitlines()[2:])
 
 
+PRUNING = ("LATS", "ADMM", "magnitude", "gradual magnitude", "linear threshold")
+
+
+def plot_compression(study):
+    """Accuracy over zeros, a line a method, and over the bits that are left, those of 3 bits too."""
+
+    def draw(results):
+        from rheobase.report.results import curves, plot
+
+        rows = rows_of(study, results)
+        storage = {
+            (row["subject"], row["size"], row["seed"]): row["value"] for row in rows if "storage" in row["metric"]
+        }
+        found = [row for row in rows if row["metric"] == "accuracy, %" and row["subject"] != "dense"]
+        over_zeros = curves([row for row in found if row["subject"] in PRUNING], "subject", "size")
+        shown = (*PRUNING, *(f"{name}, 3 bits" for name in PRUNING))
+        points = [
+            {**row, "storage": storage[row["subject"], row["size"], row["seed"]]}
+            for row in found
+            if row["subject"] in shown
+        ]
+        lines = [of_means(points, subject) for subject in shown if any(row["subject"] == subject for row in points)]
+        return "\n\n".join(
+            (
+                inline(plot(over_zeros, "zeros (%)", "test accuracy (%)")),
+                inline(plot(lines, "storage (% of fp32)", "test accuracy (%)", log_x=True)),
+            )
+        )
+
+    return draw
+
+
+def of_means(points, subject):
+    """A curve through the means over seeds of what has equal size."""
+    from rheobase.report.results import Curve
+
+    by_size = {}
+    for row in points:
+        if row["subject"] == subject:
+            by_size.setdefault(row["size"], []).append((float(row["storage"]), float(row["value"])))
+    means = sorted(tuple(sum(each) / len(each) for each in zip(*pairs, strict=True)) for pairs in by_size.values())
+    return Curve(subject, *map(tuple, zip(*means, strict=True)))
+
+
+def table_compression(study, sizes):
+    """Accuracy, lost points and operations of every method; means over seeds."""
+
+    def draw(results):
+        rows = rows_of(study, results)
+        subjects = {row["subject"]: row["subject"] for row in rows}
+        columns = [
+            (f"{title}, {size} %", metric, size)
+            for title, metric in (("accuracy", "accuracy, %"), ("lost", "lost points"))
+            for size in sizes
+        ]
+        pruned = {name: name for name in subjects if name.partition(",")[0] in PRUNING}
+        whole = [("accuracy", "accuracy, %", 0), ("lost", "lost points", 0), ("spikes", "spikes, % of dense", 0)]
+        others = {name: name for name in subjects if name not in pruned}
+        return "\n\n".join(
+            (table_of(rows, pruned, columns, "method, zeros"), table_of(rows, others, whole, "without pruning"))
+        )
+
+    return draw
+
+
 PLOTS = {
+    "compression-digits": plot_compression("compression-digits"),
+    "compression-mnist": table_compression("compression-mnist", (90, 95)),
     "degradation": plot_degradation,
     "depth-gradients": plot_gradients,
     "h2learn-densities": plot_densities,
