@@ -88,7 +88,9 @@ def cifar10_half_hour() -> Classification:
 def cifar10_hours() -> Classification:
     """The network of cifar10-half-hour for three times the epochs, with wider crops.
 
-    Neuron and norm: arXiv:2112.08954; see cifar10-half-hour. Not measured yet. Command: `rheobase train cifar10-hours`
+    Neuron and norm: arXiv:2112.08954; see cifar10-half-hour. Measured: 87.5 % of the 1000 test images, 0.51 spikes a
+    neuron, 36 uJ an image by the strict rule (one seed); stopped and resumed several times over four and a half hours
+    of two shared cores, three minutes an epoch where they were idle. Command: `rheobase train cifar10-hours`
     """
     return replace(
         _FAST,
