@@ -23,7 +23,7 @@ STRENGTH = 0.3
 def digits_dense() -> Classification:
     """A fully connected network 64-256-256-10 on scikit-learn's digits, for the study `compression-digits`.
 
-    Small enough for a grid of the methods of arXiv:1911.00822 and arXiv:2302.13019. Measured: see `rheobase study compression-digits`.
+    Small enough for a grid of the methods of arXiv:1911.00822 and arXiv:2302.13019. Measured: see that study.
     Command: `rheobase train digits-dense`
     """
     return Classification(
