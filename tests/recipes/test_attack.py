@@ -191,6 +191,16 @@ def test_a_victim_is_trained_once(tmp_path, monkeypatch):
     assert made == ["cross_entropy", "mse"]
 
 
+def test_chance_is_held_against_the_attack(runs):
+    _, rows, _ = runs["coded"]
+    found = list(attack_studies.beside_chance(rows, "digits"))
+    held = {row.attack for row in rows if row.attack.startswith("flips within") and row.share.hits}
+    assert {each.subject for each in found} == {f"digits, {name}" for name in held}
+    assert held
+    for each in found:
+        assert each.tag.startswith("at most half" if each.value <= 0.5 else "more than half")
+
+
 def test_measurements_carry_their_interval(runs):
     _, rows, _ = runs["coded"]
     row = next(row for row in rows if row.attack == "image" and row.goal == "targeted")

@@ -41,7 +41,7 @@ TRAP_COLUMNS = ("threshold", "silent", "low", "high", "open", "below", "above", 
 """Columns of attack_trap.csv; distances are the counts
 of the bins of `rheobase.lab.attack.trap.EDGES`."""
 
-FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+FRACTIONS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 """Shares of flipped bits at which success is noted."""
 EPSILONS = (2 / 255, 4 / 255, 8 / 255, 16 / 255, 32 / 255, 64 / 255)
 """Half-widths of the boxes of attacks on images."""
