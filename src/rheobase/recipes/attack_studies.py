@@ -92,7 +92,7 @@ def attack_curves(data: str, seed: int) -> Iterator[Measurement]:
     task = victim_task(f"attacked-{data}", seed)
     with task.at_work():
         samples = samples_of(task, 100)
-        rows = []
+        rows: list[Row] = []
         for row in attacks_on(task.model, samples, Settings(seed=seed)):
             if not rows:
                 yield Measurement(data, len(samples.y), "named rightly before", row.share.count / len(samples.y))
