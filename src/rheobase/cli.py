@@ -550,7 +550,8 @@ def _attack(arguments: Sequence[str]) -> dict[str, Any]:
     other = None if given.transfer is None else RunFolder.open(given.transfer)
     settings = Settings(given.iterations, given.threshold, given.seed)
     rows, path = recipes.attack(run, which=given.checkpoint, samples=given.samples, settings=settings, other=other)
-    table = Table(Column("attack", overflow="fold"), "goal", "bound", "success", "95 %", "of", "perturbation")
+    narrow = (Column(name, no_wrap=True) for name in ("goal", "bound", "success", "95 %", "of", "changed"))
+    table = Table(Column("attack", overflow="fold"), *narrow)
     for row in rows:
         if row.at is not None and row.attack.startswith("flips"):
             continue  # the curve; it is in the file
@@ -560,7 +561,7 @@ def _attack(arguments: Sequence[str]) -> dict[str, Any]:
             row.goal,
             "" if row.at is None else f"{row.at:.3g}",
             f"{row.share.value:.1%}",
-            f"{low:.1%} to {high:.1%}",
+            f"{100 * low:.0f}-{100 * high:.0f} %",
             str(row.share.count),
             "" if row.perturbation is None else f"{row.perturbation:.3g}",
         )

@@ -17,7 +17,7 @@ from rheobase.recipes.task import build
 from rheobase.report import Curves, Grid
 from rheobase.train import RunFolder, TrainConfig
 
-QUICK = Settings(iterations=3)
+QUICK = Settings(iterations=3, smoothed=2)
 
 
 def config(**changes):
@@ -39,7 +39,7 @@ def runs(tmp_path_factory):
     spiking, _ = train("spiking", config(), root)
     plain, _ = train("plain", config(model="test_pooled_ann", encoder="direct", T=1), root)
     return {
-        name: (run, *attack(run, samples=20, settings=QUICK)) for name, run in (("coded", spiking), ("direct", plain))
+        name: (run, *attack(run, samples=10, settings=QUICK)) for name, run in (("coded", spiking), ("direct", plain))
     }
 
 
@@ -102,7 +102,7 @@ def test_rows_of_images(runs):
 
 def test_the_same_seed_gives_the_same_rows(runs):
     run, rows, _ = runs["coded"]
-    assert attack(run, samples=20, settings=QUICK)[0] == rows
+    assert attack(run, samples=10, settings=QUICK)[0] == rows
 
 
 def test_the_page_shows_curves_and_a_table(runs):
@@ -189,6 +189,16 @@ def test_a_victim_is_trained_once(tmp_path, monkeypatch):
     assert attack_studies.victim_run("attacked-mnist", 3).path == first.path
     assert attack_studies.victim_run("attacked-mnist", 3, "mse").path != first.path
     assert made == ["cross_entropy", "mse"]
+
+
+def test_chance_is_held_against_the_attack(runs):
+    _, rows, _ = runs["coded"]
+    found = list(attack_studies.beside_chance(rows, "digits"))
+    held = {row.attack for row in rows if row.attack.startswith("flips within") and row.share.hits}
+    assert {each.subject for each in found} == {f"digits, {name}" for name in held}
+    assert held
+    for each in found:
+        assert each.tag.startswith("at most half" if each.value <= 0.5 else "more than half")
 
 
 def test_measurements_carry_their_interval(runs):

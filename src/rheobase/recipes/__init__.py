@@ -1,6 +1,7 @@
 """Recipes: a file per claim, a function per config; the top of the import order, where any model meets any data."""
 
 from rheobase.recipes import (  # noqa: F401  (registers)
+    attack_studies,
     big_graph,
     cifar,
     compression,

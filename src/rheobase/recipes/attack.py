@@ -29,6 +29,7 @@ from rheobase.lab.attack import (
     transferred,
     traps,
 )
+from rheobase.lab.attack.spikes import Loss
 from rheobase.neurons import Atan, Surrogate
 from rheobase.recipes.classification import Task, trained
 from rheobase.train import RunFolder
@@ -41,7 +42,7 @@ TRAP_COLUMNS = ("threshold", "silent", "low", "high", "open", "below", "above", 
 """Columns of attack_trap.csv; distances are the counts
 of the bins of `rheobase.lab.attack.trap.EDGES`."""
 
-FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+FRACTIONS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 """Shares of flipped bits at which success is noted."""
 EPSILONS = (2 / 255, 4 / 255, 8 / 255, 16 / 255, 32 / 255, 64 / 255)
 """Half-widths of the boxes of attacks on images."""
@@ -138,22 +139,20 @@ class Settings:
         threshold: of the last hidden layer in the attacks that move it.
         seed: of all draws.
         smoothed: draws of a random encoder over which the adaptive attack averages.
+        loss: whose gradient is followed.
     """
 
     iterations: int = 25
     threshold: float = 1.0
     seed: int = 0
     smoothed: int = SMOOTHED
+    loss: Loss = "cross_entropy"
 
     def ways(self, model: nn.Module) -> dict[str, SpikeAttack]:
         """Attacks on spikes by name: as it is, with another threshold, with another surrogate."""
-        plain = SpikeAttack(iterations=self.iterations)
+        plain = SpikeAttack(iterations=self.iterations, loss=self.loss)
         found = {"": plain}
-        try:
-            hidden_layer(model)
-        except ValueError:
-            pass
-        else:
+        if _has_hidden_layer(model):
             found[f", threshold {self.threshold:g}"] = replace(plain, threshold=self.threshold)
         if spiking_layers(model):
             found[", adaptive"] = replace(plain, surrogate=ADAPTIVE)
@@ -170,8 +169,9 @@ def attack(
 ) -> tuple[list[Row], Path]:
     """Attack a run on its test split; write attack.csv and attack_trap.csv into it, note what matters in result.json.
 
-    Spikes are attacked by flips: without limit and within the number of events of each sample; and by as many random
-    flips. Images that become spikes are attacked as images too. Images that stay images are attacked in boxes.
+    The loss is that of the training. Spikes are attacked by flips, without limit and within the number of events of
+    each sample, and by as many random flips. Images that become spikes are attacked as images too; images that stay
+    images in boxes.
 
     Args:
         run: a run with a checkpoint.
@@ -191,6 +191,7 @@ def attack(
     if not isinstance(task, Task):
         raise ValueError(f"{run.path} holds a network for {task.config.task}; expected one of samples")
     beside = None if other is None else _task_of(other, task)
+    settings = replace(settings, loss=loss_of(task))
     began = time.perf_counter()
     with task.at_work():
         chosen = samples_of(task, samples)
@@ -213,6 +214,11 @@ def attack(
     }
     run.add_result("attack", noted)
     return rows, path
+
+
+def loss_of(task: Task) -> Loss:
+    """The loss that an attacker follows: the squared distance where the network was trained by it."""
+    return "mse" if task.config.train.loss == "mse" else "cross_entropy"
 
 
 def _task_of(other: RunFolder, task: Task) -> Task:
@@ -361,7 +367,9 @@ def boxed(model: nn.Module, samples: Samples, settings: Settings, other: Task | 
             for name, options in ways.items():
                 if method == "square" and options:
                     continue
-                how = BoxAttack(epsilon, method, settings.iterations, encodings=encodings, **options)  # type: ignore[arg-type]
+                how = BoxAttack(
+                    epsilon, method, settings.iterations, loss=settings.loss, encodings=encodings, **options
+                )  # type: ignore[arg-type]
                 found = torch.cat(in_chunks(samples, settings, partial(_box, model, samples.encode, how)))
                 hit = torch.cat(
                     in_chunks(samples, settings, lambda x, y, _, g: fooled(model, samples.encode(x, g), y), found)
@@ -419,14 +427,19 @@ def _transferred(name: str, other: nn.Module, clean: Tensor, found: Tensor, y: T
 
 def trap_of(task: Task, samples: Samples, seed: int, thresholds: Sequence[float] = THRESHOLDS) -> Iterator[Trap]:
     """The trap of a task's network, at several thresholds of its last hidden layer; nothing of one without."""
-    try:
-        hidden_layer(task.model)
-    except ValueError:
+    if not _has_hidden_layer(task.model):
         return
     generator = torch.Generator(samples.y.device).manual_seed(seed)
     x = samples.encode(samples.x, generator)
-    loss: Any = "mse" if task.config.train.loss == "mse" else "cross_entropy"
-    yield from traps(task.model, x, samples.y, thresholds, loss=loss)
+    yield from traps(task.model, x, samples.y, thresholds, loss=loss_of(task))
+
+
+def _has_hidden_layer(model: nn.Module) -> bool:
+    try:
+        hidden_layer(model)
+    except ValueError:
+        return False
+    return True
 
 
 def _cells(row: Row) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Measured robustness of small victims: success and its budget, the trap and the threshold, a ReLU twin, defences."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def measured(row: Row, subject: str, published: str = "") -> Iterator[Measuremen
     tag = f"95 % in {low:.3f} to {high:.3f}"
     tag = f"{tag}; {_PAPER}" if published else tag
     yield Measurement(name, row.share.count, "success", row.share.value, published, tag)
-    if row.perturbation is not None:
+    if row.perturbation is not None and not row.attack.startswith("random"):  # it has that of the attack
         yield Measurement(name, row.share.count, "mean perturbation", row.perturbation)
     if row.silent is not None:
         yield Measurement(name, row.share.count, "updates without gradient", row.silent)
@@ -92,13 +92,25 @@ def attack_curves(data: str, seed: int) -> Iterator[Measurement]:
     task = victim_task(f"attacked-{data}", seed)
     with task.at_work():
         samples = samples_of(task, 100)
-        began = True
+        rows: list[Row] = []
         for row in attacks_on(task.model, samples, Settings(seed=seed)):
-            if began:
+            if not rows:
                 yield Measurement(data, len(samples.y), "named rightly before", row.share.count / len(samples.y))
-                began = False
+            rows.append(row)
             published = PUBLISHED.get((row.attack, row.goal), "") if data == "mnist" and row.at is None else ""
             yield from measured(row, data, published)
+        yield from beside_chance(rows, data)
+
+
+def beside_chance(rows: Sequence[Row], subject: str) -> Iterator[Measurement]:
+    """Success of random flips over that of the attack within the events, which made as many; and whether it is half."""
+    found = {row.attack: row.share for row in rows if row.goal == "untargeted" and row.at is None}
+    for name, attack in found.items():
+        chance = found.get(f"random {name.replace('flips', 'flips, as many as', 1)}")
+        if name.startswith("flips within") and chance is not None and attack.hits:
+            ratio = chance.value / attack.value
+            said = "at most half, as claimed" if ratio <= 0.5 else "more than half, against the claim"
+            yield Measurement(f"{subject}, {name}", attack.count, "random flips / attack", ratio, "at most .5", said)
 
 
 def attack_threshold(data: str, seed: int) -> Iterator[Measurement]:
