@@ -1,11 +1,26 @@
 """What follows the last map of every convolutional network: pooling, perhaps a hidden layer, logits."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from rheobase.nn.residual import MakeNeuron, neuron_of
 from rheobase.nn.time import PerStep
 
-_POOL = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d}
+
+class _Average1d(nn.AdaptiveAvgPool1d):
+    """Without a copy where there is nothing to average."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.shape[-1] == self.output_size else super().forward(x)
+
+
+class _Average2d(nn.AdaptiveAvgPool2d):
+    """Without a copy where there is nothing to average."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.shape[-2:] == (self.output_size, self.output_size) else super().forward(x)
+
+
+_POOL = {1: _Average1d, 2: _Average2d}
 
 
 def head(

@@ -25,10 +25,11 @@ from rheobase.nn.readout import read_out
 from rheobase.nn.recurrent import Recurrent
 from rheobase.nn.residual import BLOCKS, PerChannel, Residual
 from rheobase.nn.stfn import STFN
-from rheobase.nn.time import PerStep, Stream, begin_epoch, call, flatten_state, is_static, stream, unflatten_state
+from rheobase.nn.time import PerStep, Stream, begin_epoch, call, flatten_state, stream, unflatten_state
 from rheobase.nn.values import emits
 from rheobase.scan import ModelState, Temporal
 from rheobase.scan.bits import pack, unpack
+from rheobase.scan.static import is_static
 
 __all__ = [
     "ATTENTIONS",

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from rheobase.nn.dense import Dense
 from rheobase.nn.links import Links, add_ends, add_neighbours, softmax_in_rows
-from rheobase.nn.time import is_static
 from rheobase.nn.values import Values
+from rheobase.scan import static
 
 Order = Literal["weights", "links"]
 
@@ -70,7 +70,7 @@ def once(x: Tensor | SparseInput) -> Tensor | SparseInput:
     """One step of what is the same at every step, `[1, N, F]`; anything else as it is."""
     if isinstance(x, SparseInput):
         return replace(x, T=1)
-    return x[:1] if is_static(x) else x
+    return static.once(x)
 
 
 def propagate(x: Float[Tensor, "T N C"], links: Links) -> Float[Tensor, "T N C"]:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from rheobase.nn.fuse import Sequential, settled
 from rheobase.nn.packing import packing, packing_is_on
-from rheobase.nn.time import is_static
 from rheobase.nn.values import Values, emits
 from rheobase.scan.bits import dense_stride, pack, unpack
 from rheobase.scan.engine import chosen, engine
+from rheobase.scan.static import is_static
 from rheobase.scan.temporal import Call, ModelState, active, within
 
 Memory = Literal["full", "bits"]
@@ -156,9 +156,9 @@ class _Segment:
         if not self.binary:
             return x
         self.steps = x.shape[0] if is_static(x) else None
-        once = x[0] if is_static(x) else x
-        self.like = (once.shape, dense_stride(once), once.dtype)
-        return pack(once)
+        one = x[0] if is_static(x) else x
+        self.like = (one.shape, dense_stride(one), one.dtype)
+        return pack(one)
 
     def kept(self, saved: Tensor) -> Tensor:
         """x again."""

@@ -10,10 +10,11 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rheobase.nn.time import PerStep, is_static
+from rheobase.nn.time import PerStep
 from rheobase.scan.collective import pooled, sum_over_processes
 from rheobase.scan.engine import resolve
 from rheobase.scan.norm import Normed, moments
+from rheobase.scan.static import once
 
 Form = Literal["merged", "explicit"]
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -165,13 +166,13 @@ class TdBN(nn.Module):
         if self.can_wait(x):
             return self.waiting(x).value(resolve(x.device))
         mean, var, share = self._statistics(x)
-        once = x[:1] if is_static(x) else x
-        flat = once.flatten(0, 1)
+        one = once(x)
+        flat = one.flatten(0, 1)
         if self.training:
             y = cast(Tensor, _Normalise.apply(flat, self.gain().to(mean.dtype), self.bias, mean, var, self.eps, share))
         else:
             y = _apply(flat, *affine(mean, var, self.gain(), self.bias, self.eps))
-        return y.unflatten(0, once.shape[:2]).expand(x.shape)
+        return y.unflatten(0, one.shape[:2]).expand(x.shape)
 
     def can_wait(self, x: Tensor) -> bool:
         """Whether a fused engine will run x. The compiler fuses by itself and is shown plain operations."""
@@ -190,8 +191,8 @@ class TdBN(nn.Module):
             )
         if not self.training:
             return self.running_mean, self.running_var, None
-        once = x[:1] if is_static(x) else x
-        return self._observe(once.flatten(0, 1), x.shape[0] // once.shape[0])
+        one = once(x)
+        return self._observe(one.flatten(0, 1), x.shape[0] // one.shape[0])
 
     def _observe(self, x: Tensor, copies: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Statistics of x `[N, C, ...]`, entered into the running ones as those of `copies` of each value."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rheobase.nn.time import is_static
 from rheobase.scan import Temporal
+from rheobase.scan.static import once
 
 Affine = Literal["feature", "node", "none"]
 
@@ -77,7 +77,7 @@ class STFN(Temporal):
         if not fits:
             expected = f"[T, {self.nodes or 'N'}, {self.channels}]"
             raise ValueError(f"STFN: x has shape {tuple(x.shape)}; expected {expected}: steps, nodes, features")
-        rows = (x[:1] if is_static(x) else x).transpose(0, 1)
+        rows = once(x).transpose(0, 1)
         hat = functional.layer_norm(rows, rows.shape[1:], eps=self.eps).transpose(0, 1)
         factor = self.rho * self.threshold
         if self.affine == "none":

@@ -8,12 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.scan.spikes import Spikes
+from rheobase.scan.static import is_static, repeat, step_of
 from rheobase.scan.temporal import ModelState, Temporal, calling
-
-
-def is_static(x: Tensor) -> bool:
-    """Whether all steps of x `[T, ...]` are the same memory: an image repeated over time without a copy."""
-    return x.shape[0] > 1 and x.stride(0) == 0
 
 
 class PerStep(nn.Module):
@@ -25,7 +21,8 @@ class PerStep(nn.Module):
     On the CPU a 2-D convolution gets its input with the channels of a pixel side by side (torch.channels_last): it is
     faster so, most of all where channels are few. Its output has that order too, and all layers keep it. Exception: a
     strided 1x1 convolution of fewer than 16 channels, for whose weight gradient oneDNN then writes past its memory
-    (oneDNN issue 6035), gets them apart.
+    (oneDNN issue 6035), gets them apart. A single channel is in both orders, and torch takes it for the other one:
+    its strides are set so that it does not.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -46,8 +43,7 @@ class PerStep(nn.Module):
             raise ValueError(f"PerStep: x has shape {tuple(x.shape)}; expected [T, B, ...]")
         T, B = x.shape[:2]
         if is_static(x):
-            y = self.module(self._ordered(x[0]))
-            return y.unsqueeze(0).expand(T, *y.shape)
+            return repeat(self.module(self._ordered(step_of(x))), T)
         y = self.module(self._ordered(x.flatten(0, 1)))
         return y.unflatten(0, (T, B))
 
@@ -55,7 +51,10 @@ class PerStep(nn.Module):
         first = self.module[0] if isinstance(self.module, nn.Sequential) and len(self.module) else self.module
         fast = x.device.type == "cpu" and x.dtype in _FAST
         if isinstance(first, nn.Conv2d) and x.dim() == 4 and fast:
-            return x.contiguous(memory_format=torch.contiguous_format if _overruns(first) else torch.channels_last)
+            if _overruns(first):
+                return x.contiguous()
+            x = x.contiguous(memory_format=torch.channels_last)
+            return x[:, 0, ..., None].permute(0, 3, 1, 2) if x.shape[1] == 1 else x
         return x
 
 

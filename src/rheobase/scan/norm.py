@@ -10,6 +10,7 @@ from torch import Tensor
 from rheobase.scan.collective import sum_over_processes
 from rheobase.scan.op import count_bits, grouped, of_outputs, run_backward, run_forward, run_packed
 from rheobase.scan.rewrite import COMBINATION, IDENTITY, MOMENTS
+from rheobase.scan.static import is_static, once
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +56,7 @@ class Normed:
             identity: the step hands its input on.
             packed: the packed step that runs in its place, forward; see `rheobase.scan.op.run_packed`.
         """
-        steps = self.x.shape[0] if self.x.shape[0] > 1 and self.x.stride(0) == 0 else 1
-        x = self.x[:1] if steps > 1 else self.x
+        x, steps = once(self.x), self.x.shape[0] if is_static(self.x) else 1
         inputs = [x, *([] if self.plus is None else [self.plus]), *others]
         norm = (self.mean, self.var, self.gain.to(self.mean.dtype), self.bias)
         sizes = (len(inputs), len(state), steps)
@@ -65,8 +65,7 @@ class Normed:
 
     def value(self, engine: str) -> Tensor:
         """The normalised x as a tensor."""
-        static = self.plus is None and self.x.shape[0] > 1 and self.x.stride(0) == 0
-        waiting = replace(self, x=self.x[:1]) if static else self
+        waiting = replace(self, x=once(self.x)) if self.plus is None else self
         (y,) = waiting.run(IDENTITY[self.plus is not None], (), (), (), engine, identity=True)
         return y.expand(self.x.shape)
 
@@ -163,7 +162,7 @@ class _NormScan(torch.autograd.Function):
         if by_scale is not None and by_shift is not None:
             to_gain, to_bias = by_scale.flatten() / torch.sqrt(var + eps), by_shift.flatten()
         if needs[0] and g is not None:
-            total = g.sum(0, keepdim=True) if steps > 1 else g
+            total = torch.sum(g, 0, keepdim=True, out=torch.empty_like(g[:1])) if steps > 1 else g  # in the order of g
             scale = norm[0]
             if batch:
                 assert by_scale is not None

@@ -20,10 +20,11 @@ from rheobase.lab.cost.count import Convolution, Seen, elements, look, pairs, se
 from rheobase.lab.cost.operations import Operations, operations, scan_of
 from rheobase.lab.cost.report import Elementwise, Kind, NeuronLayer, Operand, Product, Report
 from rheobase.nn.norm import TdBN
-from rheobase.nn.time import PerStep, is_static
+from rheobase.nn.time import PerStep
 from rheobase.nn.values import Values, concatenated
 from rheobase.scan import Temporal
 from rheobase.scan.engine import engine
+from rheobase.scan.static import is_static
 from rheobase.scan.temporal import active
 
 aten = torch.ops.aten
