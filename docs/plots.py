@@ -81,6 +81,16 @@ def table_graph_depth(results):
     return table_of(rows, names, columns, "network")
 
 
+def table_graph_steps(results):
+    rows = rows_of("graph-steps", results)
+    columns = [
+        (f"{title}, T = {T}", metric, T)
+        for title, metric in (("accuracy", "test accuracy"), ("spikes a step", "spikes a step of the first layer"))
+        for T in (4, 8, 16)
+    ]
+    return table_of(rows, {"gc_snn": "GC-SNN"}, columns, "network", 3)
+
+
 def table_graph_operations(results):
     rows = rows_of("graph-operations", results)
     columns = [
@@ -260,6 +270,7 @@ PLOTS = {
     "graph-norms": table_graph_norms,
     "graph-depth": table_graph_depth,
     "graph-operations": table_graph_operations,
+    "graph-steps": table_graph_steps,
 }
 
 
