@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rheobase.scan.functions import lower
-from rheobase.scan.ir import Node, Program, live
+from rheobase.scan.ir import INFIX, Node, Program, live
 
 EMITTER = 7
 """Version of what this file writes; part of the key of every cached kernel."""
@@ -150,11 +150,8 @@ def exponent(x):
 '''
 
 _EXPRESSION = {
-    "add": "{0} + {1}",
-    "sub": "{0} - {1}",
-    "mul": "{0} * {1}",
+    **INFIX,
     "div": "{0} / {1}",
-    "neg": "-{0}",
     "sqrt": "np.sqrt({0})",
     "exp": "np.exp({0})",
     "expm1": "np.expm1({0})",
@@ -178,14 +175,6 @@ _EXPRESSION = {
     "minimum": "{0} if ({0} < {1}) | ({0} != {0}) else {1}",
     "maximum": "{0} if ({0} > {1}) | ({0} != {0}) else {1}",
     "where": "{1} if {0} else {2}",
-    "ge": "{0} >= {1}",
-    "gt": "{0} > {1}",
-    "le": "{0} <= {1}",
-    "lt": "{0} < {1}",
-    "eq": "{0} == {1}",
-    "ne": "{0} != {1}",
-    "and": "{0} & {1}",
-    "or": "{0} | {1}",
     "not": "not {0}",
     "float": "ONE if {0} else ZERO",
     "spike": "ONE if {0} >= ZERO else ZERO",

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from rheobase.scan.emit_cpu import Layout, backward_parameters, forward_parameters, is_power_of_two
-from rheobase.scan.ir import Arg, Node, Program, live, used
+from rheobase.scan.ir import INFIX, Arg, Node, Program, live, used
 
 EMITTER = 1
 """Version of what this file writes; part of the name of every cached kernel."""
@@ -68,11 +68,8 @@ def rint(value):
 '''
 
 _EXPRESSION = {
-    "add": "{0} + {1}",
-    "sub": "{0} - {1}",
-    "mul": "{0} * {1}",
+    **INFIX,
     "div": "tl.div_rn({0}, {1})",
-    "neg": "-{0}",
     "sqrt": "tl.sqrt_rn({0})",
     "abs": "tl.abs({0})",
     "sign": "tl.where({0} > 0.0, 1.0, tl.where({0} < 0.0, -1.0, 0.0))",
@@ -85,14 +82,6 @@ _EXPRESSION = {
     "minimum": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
     "maximum": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
     "where": "tl.where({0}, {1}, {2})",
-    "ge": "{0} >= {1}",
-    "gt": "{0} > {1}",
-    "le": "{0} <= {1}",
-    "lt": "{0} < {1}",
-    "eq": "{0} == {1}",
-    "ne": "{0} != {1}",
-    "and": "{0} & {1}",
-    "or": "{0} | {1}",
     "not": "~{0}",
     "float": "tl.where({0}, 1.0, 0.0)",
     "spike": "tl.where({0} >= 0.0, 1.0, 0.0)",

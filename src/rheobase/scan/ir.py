@@ -185,6 +185,21 @@ TORCH: Mapping[str, Callable[..., Any]] = {
 
 BOOLEAN = frozenset({"ge", "gt", "le", "lt", "eq", "ne", "and", "or", "not"})
 SPIKES = frozenset({"spike", "spike_strict"})
+INFIX = {
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "neg": "-{0}",
+    "ge": "{0} >= {1}",
+    "gt": "{0} > {1}",
+    "le": "{0} <= {1}",
+    "lt": "{0} < {1}",
+    "eq": "{0} == {1}",
+    "ne": "{0} != {1}",
+    "and": "{0} & {1}",
+    "or": "{0} | {1}",
+}
+"""Operations that every emitted language writes alike."""
 
 
 def hoist(program: Program, params: Sequence[Tensor], nodes: Sequence[Node]) -> dict[str, Tensor]:
