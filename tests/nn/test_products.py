@@ -112,6 +112,20 @@ def test_in_inference_other_values_are_multiplied_as_they_are(ways):
         layer.train()(x)
 
 
+@pytest.mark.parametrize("layer", [Conv2d(3, 5, 3, padding=1, binary_input=True), Linear(12, 5, binary_input=True)])
+def test_a_layer_that_does_not_learn_reads_bits_though_its_input_has_a_gradient(layer, ways):
+    seen = ways("events")
+    layer.requires_grad_(False)
+    x = spikes(4, 3, 6, 6) if isinstance(layer, Conv2d) else spikes(40, 12)
+    for values, read in ((x, True), (x + 0.5, False)):
+        seen.clear()
+        for_bits = learn(layer, values)
+        assert any(kind == "forward" for kind, *_ in seen) == read
+        with packing.packing(False):
+            for got, expected in zip(for_bits[:2], learn(layer, values)[:2], strict=True):
+                torch.testing.assert_close(got, expected)
+
+
 @pytest.mark.parametrize("x", [spikes(2, 24, 5, 5).contiguous(), spikes(2, 24, 5, 5).double()], ids=["order", "fp64"])
 def test_what_the_kernels_cannot_read_is_multiplied_densely(x, ways):
     layer = Conv2d(24, 8, 3, binary_input=True).to(x.dtype)

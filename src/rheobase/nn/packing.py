@@ -130,8 +130,8 @@ class _Convolve(torch.autograd.Function):
             w, to_weight = product.weight_gradient(how, bits, grad, weight), False
         if not (to_x or to_weight or to_bias):
             return x, None, w, *(None,) * 4
-        # All of the spikes, unless all that reads them is done: nothing may read what was never written.
-        spikes = unpack(bits, *reading.like) if w is None else _unwritten(*reading.like)
+        # Only the weight's gradient reads spikes; without it their shape is enough.
+        spikes = unpack(bits, *reading.like) if to_weight else _unwritten(*reading.like)
         found = _convolution_backward(grad, spikes, weight, ctx.bias_sizes, s, [to_x, to_weight, to_bias])
         return found[0] if x is None else x, None, found[1] if w is None else w, found[2], None, None, None
 
@@ -251,8 +251,14 @@ class ReadsSpikes(nn.Module):
         )
 
     def _may_read_bits(self) -> bool:
-        """Whether nothing is lost if the input is read as bits though nobody asked to keep it so."""
-        return self.binary_input and _on and not torch.is_grad_enabled()
+        """Whether nothing is lost if the input is read as bits though nobody asked to keep it so.
+
+        With gradients that is where the layer does not learn: then backward needs the weights alone.
+        """
+        if not (self.binary_input and _on):
+            return False
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters(recurse=False))
+        return not learns and not torch.compiler.is_exporting()
 
     def product(self, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Product | None:
         """The product by which spikes of this size, stride and format may be read as bits."""

@@ -171,11 +171,15 @@ def within_budget(
     changed, rank = _by_sample(x != clean), _by_sample((x - clean) * gradient)
     if bool((changed.sum(1) <= budget).all()):
         return x
-    order = torch.rand(rank.shape, generator=generator, device=x.device).argsort(1)  # breaks ties
-    shuffled = torch.where(changed, rank, -torch.inf).gather(1, order).argsort(dim=1, descending=True, stable=True)
-    position = torch.arange(rank.shape[1], device=x.device).expand_as(rank)
-    place = torch.empty_like(order).scatter_(1, order.gather(1, shuffled), position)
-    kept = (place < budget[:, None]).view(-1, x.shape[0], *x.shape[2:]).transpose(0, 1)
+    found = changed.nonzero()
+    found = found[torch.randperm(len(found), generator=generator, device=x.device)]  # breaks ties
+    found = found[rank[found.unbind(1)].argsort(descending=True, stable=True)]
+    sample, bit = found[found[:, 0].argsort(stable=True)].unbind(1)
+    per_sample = changed.sum(1)
+    place = torch.arange(len(sample), device=x.device) - (per_sample.cumsum(0) - per_sample)[sample]
+    worst = place >= budget[sample]
+    changed[sample[worst], bit[worst]] = False
+    kept = changed.view(-1, x.shape[0], *x.shape[2:]).transpose(0, 1)
     return torch.where(kept, x, clean)
 
 
