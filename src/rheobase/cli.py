@@ -92,7 +92,7 @@ class CompressArguments:
     beta: float = 0.1
     """Of the schedule pgh: how far the pressure falls."""
     scope: Literal["layer", "global"] = "layer"
-    """Of the other methods: whether each layer gets the sparsity, or all together."""
+    """Of all methods but lats: whether each layer gets the sparsity, or all together, as lats does."""
     rho: float | None = None
     """Of ADMM: strength of the pull; 0.01 for pruning, 0.1 for quantising if left out."""
     bits: int | None = None
@@ -630,7 +630,7 @@ def _compression(given: CompressArguments) -> Any:
     elif given.D is not None:
         raise ValueError(f"D is {given.D} without --method lats; it is that method's threshold: leave it out")
     elif given.method == "channels":
-        methods.append(compress.Channels(epochs, wanted))
+        methods.append(compress.Channels(epochs, wanted, scope=given.scope))
     elif given.method is not None:
         kind: Any = compress.METHODS[given.method]
         extra = pull if given.method == "admm" else {}

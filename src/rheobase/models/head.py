@@ -6,21 +6,23 @@ from rheobase.nn.residual import MakeNeuron, neuron_of
 from rheobase.nn.time import PerStep
 
 
-class _Average1d(nn.AdaptiveAvgPool1d):
-    """Without a copy where there is nothing to average."""
+class Average1d(nn.AdaptiveAvgPool1d):
+    """`nn.AdaptiveAvgPool1d` that hands its input on where there is nothing to average."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """The means."""
         return x if x.shape[-1] == self.output_size else super().forward(x)
 
 
-class _Average2d(nn.AdaptiveAvgPool2d):
-    """Without a copy where there is nothing to average."""
+class Average2d(nn.AdaptiveAvgPool2d):
+    """`nn.AdaptiveAvgPool2d` that hands its input on where there is nothing to average."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """The means."""
         return x if x.shape[-2:] == (self.output_size, self.output_size) else super().forward(x)
 
 
-_POOL = {1: _Average1d, 2: _Average2d}
+_POOL = {1: Average1d, 2: Average2d}
 
 
 def head(

@@ -363,10 +363,10 @@ def test_channels_are_chosen_by_their_weights_or_by_their_norm():
     assert (zeros(by_layer, 0), zeros(by_layer, 3)) == ([1, 2], [1])
     assert by_layer[1].weight.tolist() == pytest.approx([0.1, 0.0, 0.0, 3.0])
     whole = zero_channels(
-        model, 0.5, x, scope="model"
+        model, 0.5, x, scope="global"
     )  # 3 of 6: the weights of the last are 0.25, of the first 1 and 2
     assert (zeros(whole, 0), zeros(whole, 3)) == ([1, 2], [1])
-    assert zeros(zero_channels(model, 0.34, x, scope="model"), 0) == [1]
+    assert zeros(zero_channels(model, 0.34, x, scope="global"), 0) == [1]
     model[3], model[4] = nn.Conv2d(4, 2, 1), nn.Identity()
     plain = nn.Sequential(*model[:4])
     assert zeros(zero_channels(plain, 0.5, x, criterion="scale"), 0) == [0, 3]
@@ -376,7 +376,7 @@ def test_channels_are_chosen_by_their_weights_or_by_their_norm():
 
 def test_one_channel_always_stays():
     model, x = torch_net().eval(), torch.randn(2, 3, 8, 8)
-    for scope in ("layer", "model"):
+    for scope in ("layer", "global"):
         small = shrink(zero_channels(model, 0.999, x, scope=scope), x)
         assert all(len(m.weight) >= 1 for m in small if hasattr(m, "weight"))
         assert small(x).isfinite().all()

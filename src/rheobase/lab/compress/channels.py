@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from rheobase.lab.compress.weights import Scope
+from rheobase.models.head import Average1d, Average2d
 from rheobase.neurons import Neuron
 from rheobase.nn import Conv1d, Conv2d, Conv3d, Linear, PerStep, TdBN
 
 Model = TypeVar("Model", bound=nn.Module)
 Criterion = Literal["l1", "scale"]
-Scope = Literal["layer", "model"]
 
 _CONVOLUTIONS: dict[type[nn.Module], int] = {
     **{nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3},
@@ -37,8 +38,8 @@ _NORMS = (TdBN, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _POOLS: dict[type[nn.Module], int] = {
     kind: axes
     for axes, kinds in {
-        1: (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d),
-        2: (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
+        1: (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, Average1d),
+        2: (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, Average2d),
         3: (nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d),
     }.items()
     for kind in kinds
@@ -120,7 +121,7 @@ def zero_channels(
         share: of the channels of such layers, from 0 to below 1, rounded down.
         example: as for `shrink`.
         criterion: "l1", the weights, or "scale", the norm.
-        scope: "layer" takes that share of every layer; "model" takes the least of all. One channel of each layer stays.
+        scope: "layer" takes that share of every layer, "global" the least of all. One channel of each layer stays.
 
     Raises:
         ValueError: a share, criterion or scope that there is not; no layer whose channels could be left out; a layer
@@ -133,8 +134,8 @@ def zero_channels(
         raise ValueError(f"zero_channels: share is {share}; expected a share of the channels, from 0 to below 1")
     if criterion not in ("l1", "scale"):
         raise ValueError(f"zero_channels: there is no criterion {criterion!r}; expected 'l1' or 'scale'")
-    if scope not in ("layer", "model"):
-        raise ValueError(f"zero_channels: there is no scope {scope!r}; expected 'layer' or 'model'")
+    if scope not in ("layer", "global"):
+        raise ValueError(f"zero_channels: there is no scope {scope!r}; expected 'layer' or 'global'")
     found = copy.deepcopy(model)
     groups = [group for group in _groups(found, example) if group.reader is not None and _can_be_silent(group)]
     if not groups:

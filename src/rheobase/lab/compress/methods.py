@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.lab.compress.channels import Criterion, zero_channels
-from rheobase.lab.compress.channels import Scope as ChannelScope
 from rheobase.lab.compress.hooks import (
     AdmmPruning,
     AdmmQuantising,
@@ -380,12 +379,12 @@ class Channels(_Method):
     Attributes:
         share: of the channels, in [0, 1), rounded down.
         criterion: "l1" of the weights, or "scale" of the norm.
-        scope: whether every "layer" loses this share, or the "model" the least of all.
+        scope: whether every "layer" loses this share, or all together the least ("global").
     """
 
     share: float = 0.5
     criterion: Criterion = "l1"
-    scope: ChannelScope = "layer"
+    scope: Scope = "layer"
 
     name: ClassVar[str] = "channels"
 
