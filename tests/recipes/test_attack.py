@@ -3,16 +3,17 @@
 import csv
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from rheobase.cli import main
+from rheobase.models import create_model
 from rheobase.recipes import Classification, attack, attack_studies, report, train
 from rheobase.recipes.attack import FRACTIONS, Settings, first_of_each, samples_of
 from rheobase.recipes.attack_page import attack_sections
-from rheobase.recipes.studies import list_studies
+from rheobase.recipes.studies import list_studies, study
 from rheobase.recipes.task import build
 from rheobase.report import Curves, Grid
 from rheobase.train import RunFolder, TrainConfig
@@ -209,3 +210,24 @@ def test_measurements_carry_their_interval(runs):
     assert found[0].tag.startswith("95 % in ")
     assert found[0].published == ".5"
     assert found[0].value == row.share.value
+
+
+def test_every_defence_is_trained_and_attacked(monkeypatch):
+    small = config(train_samples=60, train=TrainConfig(epochs=1, optimizer="adam", lr=5e-3))
+    monkeypatch.setattr(attack_studies, "build", lambda _: build(small))
+    monkeypatch.setattr(
+        attack_studies, "create_model", lambda _, width, neuron: create_model("test_pooled_snn", neuron=neuron)
+    )
+    monkeypatch.setattr(attack_studies, "samples_of", lambda task, _: samples_of(task, 10))
+    monkeypatch.setattr(attack_studies, "Settings", lambda seed: replace(QUICK, seed=seed))
+    rows = list(study("attack-defences")(0))
+    before = {row.subject for row in rows if row.metric == "named rightly before"}
+    assert before == {
+        "none",
+        "attacked spikes",
+        "threshold 0.6",
+        "wide surrogate",
+        "wide surrogate, penalty on gradients",
+    }
+    assert not any(row.value < 0 or row.value > 1 for row in rows)  # no number where none was named rightly
+    assert {row.subject.rpartition(", flips")[0] for row in rows if ", flips" in row.subject} <= before

@@ -22,7 +22,7 @@ class Told(Hooks):
     def begin(self, model, rates):
         self.calls.append(("begin", type(model).__name__, len(rates), rates[0]))
 
-    def penalty(self):
+    def penalty(self, x, y):
         self.calls.append("penalty")
 
     def before_update(self, step):
@@ -64,7 +64,7 @@ class Pull(Hooks):
     def begin(self, model, rates):
         self.model = model
 
-    def penalty(self):
+    def penalty(self, x, y):
         return sum(p.square().sum() for p in self.model.parameters()) / 2 if self.as_term else None
 
     def before_update(self, step):
@@ -107,11 +107,12 @@ def test_together_adds_terms_and_keeps_the_order():
         def __init__(self, value):
             self.value = value
 
-        def penalty(self):
+        def penalty(self, x, y):
             return None if self.value is None else torch.tensor(self.value)
 
-    assert Together([Term(1.0), Term(None), Term(2.5)]).penalty() == 3.5
-    assert Together([Term(None)]).penalty() is None
+    x = torch.empty(0)
+    assert Together([Term(1.0), Term(None), Term(2.5)]).penalty(x, x) == 3.5
+    assert Together([Term(None)]).penalty(x, x) is None
     first, second = Told(), Told()
     both = Together([first, second])
     both.begin(net(), [0.1])

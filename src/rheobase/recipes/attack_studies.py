@@ -1,5 +1,6 @@
 """Measured robustness of small victims: success and its budget, the trap and the threshold, a ReLU twin, defences."""
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -9,14 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rheobase.lab.attack import (
-    Share,
-    SpikeAttack,
-    adversarial,
-    attack_events,
-    input_gradient_penalty,
-    traps,
-)
+from rheobase.lab.attack import GradientPenalty, Share, SpikeAttack, adversarial, attack_events, traps
 from rheobase.models import attacked_lif, create_model
 from rheobase.neurons import Atan
 from rheobase.nn.residual import MakeNeuron
@@ -25,7 +19,7 @@ from rheobase.recipes.classification import Task, load_run, train
 from rheobase.recipes.registry import recipe
 from rheobase.recipes.studies import Measurement, register
 from rheobase.recipes.task import build, config_of
-from rheobase.train import RunFolder
+from rheobase.train import Apply, Hooks, RunFolder, fit
 
 SETS = ("mnist", "fashion-mnist", "event-digits")
 SWEEP = (0.15, 0.3, 0.6, 1.0, 2.0, 4.0)
@@ -224,19 +218,19 @@ def attack_defences(seed: int) -> Iterator[Measurement]:
     config = recipe("attacked-event-digits")()
     config = replace(config, width=8, train_samples=3000, train=replace(config.train, seed=seed, lr=2e-3))
     task: Task = build(config)
-    smooth = Atan(2.0)
-    penalised = _penalty(10.0)
+    wide = _cell(surrogate=Atan(2.0))
+    plain = Hooks()
     with task.at_work():
-        for name, neuron, trainer in (
-            ("none", attacked_lif, _plain),
-            ("attacked spikes", attacked_lif, _hardened(seed)),
-            ("threshold 0.6", _cell(threshold=0.6), _plain),
-            ("wide surrogate", _cell(surrogate=smooth), _plain),
-            ("wide surrogate, penalty on gradients", _cell(surrogate=smooth), penalised),
+        for name, neuron, apply, hooks in (
+            ("none", attacked_lif, None, plain),
+            ("attacked spikes", attacked_lif, adversarial(SpikeAttack(iterations=2, threshold=1.0), seed=seed), plain),
+            ("threshold 0.6", _cell(threshold=0.6), None, plain),
+            ("wide surrogate", wide, None, plain),
+            ("wide surrogate, penalty on gradients", wide, None, GradientPenalty(10.0)),
         ):
             torch.manual_seed(seed)
             model = create_model("event_pooled_snn", width=8, neuron=neuron)
-            _learn(task, model, trainer)
+            _learn(task, model, apply, hooks)
             samples = samples_of(task, 100)
             spikes = samples.encode(samples.x, None)
             right = 0
@@ -247,39 +241,21 @@ def attack_defences(seed: int) -> Iterator[Measurement]:
             yield Measurement(name, len(samples.y), "named rightly before", right / len(samples.y))
 
 
-Trainer = Callable[[nn.Module, Tensor, Tensor], Tensor]
-
-
 def _cell(**options: Any) -> MakeNeuron:
     return lambda: attacked_lif(**options)
 
 
-def _learn(task: Task, model: nn.Module, trainer: Trainer) -> None:
-    """Two epochs of Adam on what `trainer(model, x, y)` calls its loss."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=task.config.train.lr)
-    for epoch in range(task.config.train.epochs):
-        for x, y in task.source(task.train, shuffle=True)(epoch):
-            optimizer.zero_grad()
-            trainer(model, task.prepare(x, None), y).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+def _learn(task: Task, model: nn.Module, apply: Apply | None, hooks: Hooks) -> None:
+    """Train as the task's config says, and leave nothing but the weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            model,
+            task.source(task.train, shuffle=True),
+            task.source(task.validation, shuffle=False),
+            task.config.train,
+            RunFolder.create(Path(folder), "defence", {}),
+            prepare=task.prepare,
+            apply=apply,
+            hooks=hooks,
+        )
     model.eval()
-
-
-def _plain(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(model(x).mean(0), y)
-
-
-def _hardened(seed: int) -> Trainer:
-    apply = adversarial(SpikeAttack(iterations=2, threshold=1.0), seed=seed)
-
-    def trainer(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(apply(model, x).mean(0), y)
-
-    return trainer
-
-
-def _penalty(weight: float) -> Trainer:
-    def trainer(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return _plain(model, x, y) + weight * input_gradient_penalty(model, x, y)
-
-    return trainer

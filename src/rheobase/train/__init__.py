@@ -5,12 +5,13 @@ from rheobase.train.config import TrainConfig
 from rheobase.train.hooks import Hooks, Step, Together
 from rheobase.train.loop import Batches, BatchSource, FitResult, fit
 from rheobase.train.loss import cross_entropy, loss, mse, tet
-from rheobase.train.measure import Prepare, evaluate
+from rheobase.train.measure import Apply, Prepare, evaluate
 from rheobase.train.processes import Batch, Processes, join
 from rheobase.train.run import RunFolder, environment
 from rheobase.train.schedule import constant, cosine, schedule, step_decay
 
 __all__ = [
+    "Apply",
     "Batch",
     "BatchSource",
     "Batches",

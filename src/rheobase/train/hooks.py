@@ -38,8 +38,8 @@ class Hooks:
     def begin(self, model: nn.Module, rates: Sequence[float]) -> None:
         """Before the first step, again where a training is resumed: the model and the learning rate of every step."""
 
-    def penalty(self) -> Tensor | None:
-        """Behind every forward pass: a scalar to add to the loss, or None."""
+    def penalty(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """Behind every forward pass: a scalar to add to the loss, or None, from what the model read and the labels."""
 
     def before_update(self, step: Step) -> None:
         """When the gradients are there, before they are clipped and the optimiser uses them."""
@@ -62,9 +62,9 @@ class Together(Hooks):
         for hook in self.hooks:
             hook.begin(model, rates)
 
-    def penalty(self) -> Tensor | None:
+    def penalty(self, x: Tensor, y: Tensor) -> Tensor | None:
         """The sum of all."""
-        found = [term for term in (hook.penalty() for hook in self.hooks) if term is not None]
+        found = [term for term in (hook.penalty(x, y) for hook in self.hooks) if term is not None]
         return sum(found[1:], found[0]) if found else None
 
     def before_update(self, step: Step) -> None:

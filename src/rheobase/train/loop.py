@@ -353,7 +353,7 @@ class _Training:
         seed = seed_of(self.config.seed, *key, "modules")
         with self.processes.own_random(seed), self._norms_of(part):
             outcome = self.forward(part.batch, where, *key)
-            penalty = self.hooks.penalty()
+            penalty = self.hooks.penalty(outcome.x, outcome.y)
             whole = outcome.loss if penalty is None else outcome.loss + penalty
             torch.autograd.backward(whole if part.share == 1 else whole * part.share)
         if part.share:

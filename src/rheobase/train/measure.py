@@ -61,8 +61,10 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Outcome:
-    """Loss with its graph and as a number, predicted classes [B], and how many of them are right."""
+    """What the model read, labels, loss with its graph and as a number, predicted classes [B], how many are right."""
 
+    x: Tensor
+    y: Tensor
     loss: Tensor
     value: float
     predicted: Tensor
@@ -148,7 +150,7 @@ class Forward:
             raise ValueError(f"the loss is {value} at {where}; {TAME}")
         predicted = read_out(logits.detach(), self.config.readout).argmax(1)
         labels = y.argmax(1) if y.is_floating_point() else y
-        return Outcome(error, value, predicted, int((predicted == labels).sum()))
+        return Outcome(x, y, error, value, predicted, int((predicted == labels).sum()))
 
     def _input(self, batch: Batch, where: str, *key: int | str) -> tuple[Tensor, Tensor]:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from rheobase.lab.attack import SpikeAttack, adversarial, attack_events, input_gradient_penalty
+from rheobase.lab.attack import GradientPenalty, SpikeAttack, adversarial, attack_events, input_gradient_penalty
 from rheobase.lab.attack.trap import input_gradient
 from rheobase.models import create_model
 from rheobase.neurons import IterativeLIF, Sigmoid
+from rheobase.train import Batches, RunFolder, TrainConfig, fit
 
 
 def smooth():
@@ -80,3 +81,17 @@ def test_training_on_attacked_spikes_costs_the_attacker(events):
         assert found.attacked.float().mean() > 0.8
         hardened.append(int(found.success.sum()))
     assert hardened[1] < hardened[0]
+
+
+def test_the_penalty_is_a_hook_of_fit(events, tmp_path):
+    """One step of `fit` with the hook changes the weights as the loss and the penalty together do."""
+    x, y = events
+    loop, own = smooth(), smooth()
+    batches = Batches(lambda _: [(x, y)], 1)
+    config = TrainConfig(epochs=1, optimizer="sgd", lr=0.1, momentum=0.0, schedule="constant", weight_decay=0.0)
+    run = RunFolder.create(tmp_path, "a", {})
+    fit(loop, batches, batches, config, run, hooks=GradientPenalty(3.0))
+    (torch.nn.functional.cross_entropy(own(x).mean(0), y) + 3 * input_gradient_penalty(own, x, y)).backward()
+    plain = smooth()
+    for a, b, before in zip(loop.parameters(), own.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, before - 0.1 * b.grad, rtol=1e-4, atol=1e-6)

@@ -33,7 +33,7 @@ def drive(model, loss, rates, hooks, per_epoch=1, momentum=0.0, weight_decay=0.0
         optimizer.param_groups[0]["lr"] = lr
         optimizer.zero_grad()
         value = loss(model)
-        penalty = hooks.penalty()
+        penalty = hooks.penalty(torch.empty(0), torch.empty(0))
         (value if penalty is None else value + penalty).backward()
         step = Step(k, len(rates), per_epoch, lr)
         hooks.before_update(step)
@@ -290,7 +290,7 @@ def test_activity_is_the_sum_of_the_layers_mean_outputs():
     hook.begin(model, [])
     with rb.nn.observe(model, lambda name, layer, y: seen.append(y)):
         model(x)
-    term = hook.penalty()
+    term = hook.penalty(torch.empty(0), torch.empty(0))
     hook.end()
     expected = 0.3 * sum(y.detach().sum() / (5 * 7 * y.shape[2]) for y in seen)
     assert float(term.detach()) == pytest.approx(float(expected), rel=1e-6)
@@ -331,7 +331,7 @@ def test_activity_of_a_network_without_spikes_is_refused():
     hook = Quiet(1.0)
     hook.begin(small(), [])
     with pytest.raises(ValueError, match="without spiking layers"):
-        hook.penalty()
+        hook.penalty(torch.empty(0), torch.empty(0))
 
 
 def test_nothing_is_remembered_of_other_weights():

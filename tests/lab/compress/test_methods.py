@@ -48,7 +48,7 @@ class Trains:
         for k in range(total):
             optimizer.zero_grad()
             value = nn.functional.cross_entropy(model(X), Y)
-            penalty = hooks.penalty()
+            penalty = hooks.penalty(X, Y)
             (value if penalty is None else value + penalty).backward()
             hooks.before_update(Step(k, total, 4, self.lr))
             optimizer.step()

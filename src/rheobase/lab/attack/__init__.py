@@ -4,7 +4,7 @@ attacked = attack_events(model, x, y, SpikeAttack(threshold=1.0))
 print(Share.of(attacked.success, attacked.attacked).interval)
 """
 
-from rheobase.lab.attack.defend import adversarial, input_gradient_penalty
+from rheobase.lab.attack.defend import GradientPenalty, adversarial, input_gradient_penalty
 from rheobase.lab.attack.evaluate import (
     Share,
     fooled,
@@ -34,6 +34,7 @@ from rheobase.lab.attack.trap import Trap, distances, input_gradient, silent_sam
 __all__ = [
     "Attacked",
     "BoxAttack",
+    "GradientPenalty",
     "Share",
     "SpikeAttack",
     "Trap",

@@ -1,6 +1,6 @@
 """Defences: training on attacked spikes, and a penalty on the gradient of the input."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rheobase.lab.attack.spikes import Loss, SpikeAttack, attack_events, loss_of, mean_outputs
 from rheobase.nn.packing import packing
 from rheobase.scan import engine
+from rheobase.train import Hooks
 
 
 def adversarial(
@@ -82,3 +83,26 @@ def input_gradient_penalty(
         error = loss_of(mean_outputs(model, leaf), y, loss)
         (gradient,) = torch.autograd.grad(error, leaf, create_graph=True)
     return gradient.square().sum() / x.shape[1]
+
+
+class GradientPenalty(Hooks):
+    """Adds `weight` times `input_gradient_penalty` to the loss of every training step; give it to `fit` as `hooks`.
+
+    It runs the model once more, in training mode: norms see the batch twice, dropout draws anew.
+
+    Args:
+        weight: of the penalty.
+        loss: whose gradient is kept small.
+    """
+
+    def __init__(self, weight: float, loss: Loss = "cross_entropy") -> None:
+        self.weight, self.loss = weight, loss
+        self.model: nn.Module = nn.Identity()
+
+    def begin(self, model: nn.Module, rates: Sequence[float]) -> None:  # noqa: ARG002
+        """The model whose gradients are penalised."""
+        self.model = model
+
+    def penalty(self, x: Tensor, y: Tensor) -> Tensor:
+        """The penalty of a batch."""
+        return self.weight * input_gradient_penalty(self.model, x, y, self.loss)

@@ -333,7 +333,7 @@ class Quiet(Hooks):
         if getattr(layer, "emits", "real") == "binary":
             self.means.append(output.mean(dtype=torch.float32))
 
-    def penalty(self) -> Tensor:
+    def penalty(self, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG002
         """lambda R of the last forward pass.
 
         Raises:
