@@ -162,7 +162,8 @@ def table_compression(study, sizes):
 
     def draw(results):
         rows = rows_of(study, results)
-        subjects = {row["subject"]: row["subject"] for row in rows}
+        subjects = {row["subject"]: row["subject"] for row in rows if row["metric"] == "accuracy, %"}
+        compared = {row["subject"]: row["subject"] for row in rows if row["metric"] == "points"}
         columns = [
             (f"{title}, {size} %", metric, size)
             for title, metric in (("accuracy", "accuracy, %"), ("lost", "lost points"))
@@ -172,7 +173,11 @@ def table_compression(study, sizes):
         whole = [("accuracy", "accuracy, %", 0), ("lost", "lost points", 0), ("spikes", "spikes, % of dense", 0)]
         others = {name: name for name in subjects if name not in pruned}
         return "\n\n".join(
-            (table_of(rows, pruned, columns, "method, zeros"), table_of(rows, others, whole, "without pruning"))
+            (
+                table_of(rows, pruned, columns, "method, zeros"),
+                table_of(rows, compared, [(f"{size} %", "points", size) for size in sizes], "points more"),
+                table_of(rows, others, whole, "without pruning"),
+            )
         )
 
     return draw

@@ -209,6 +209,15 @@ def test_a_grid_has_every_cell():
     subjects = {row.subject for row in rows}
     assert subjects == {
         "dense", "LATS", "LATS, 2 bits", "magnitude", "magnitude, 2 bits", "dense, 2 bits", "activity",
+        "LATS against magnitude",
     }  # fmt: skip
     zeros = {row.subject: row.value for row in rows if row.metric == "zeros, %"}
     assert zeros["magnitude"] == pytest.approx(90, abs=0.1)
+    reached = {row.subject: row.value for row in rows if row.metric == "accuracy, %"}
+    (compared,) = (row for row in rows if row.metric == "points")
+    assert (compared.size, compared.value) == (90, pytest.approx(reached["LATS"] - reached["magnitude"]))
+
+
+@pytest.mark.parametrize(("rival", "tag"), [(98.0, "LATS won"), (99.0, "neither won"), (99.5, "magnitude won")])
+def test_the_row_says_who_won(rival, tag):
+    assert studies.against(99.0, rival, "magnitude", 0.95).tag == tag
