@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rheobase import cli
 from rheobase.cli import main
 from rheobase.files import read_table
 from rheobase.lab.compress import (
@@ -221,3 +222,8 @@ def test_a_grid_has_every_cell():
 @pytest.mark.parametrize(("rival", "tag"), [(98.0, "LATS won"), (99.0, "neither won"), (99.5, "magnitude won")])
 def test_the_row_says_who_won(rival, tag):
     assert studies.against(99.0, rival, "magnitude", 0.95).tag == tag
+
+
+def test_the_scope_reaches_channels():
+    given = cli.CompressArguments(method="channels", sparsity=0.5, scope="global")
+    assert cli._compression(given).methods == (Channels(given.epochs, 0.5, scope="global"),)
