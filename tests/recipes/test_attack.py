@@ -66,7 +66,14 @@ def test_rows_of_spikes(runs):
     written = table(path)
     assert len(written) == len(rows)
     names = {row.attack for row in rows}
-    for name in ("flips", "flips, threshold 1", "flips, adaptive", "flips within the events, adaptive", "image"):
+    for name in (
+        "flips",
+        "flips, threshold 1",
+        "flips, adaptive",
+        "flips, adaptive, threshold 1",
+        "flips within the events, adaptive",
+        "image",
+    ):
         assert name in names
     assert {row.goal for row in rows if row.attack == "flips"} == {"untargeted", "targeted"}
     counts = {row.share.count for row in rows if row.attack.startswith("flips")}

@@ -149,13 +149,13 @@ class Settings:
     loss: Loss = "cross_entropy"
 
     def ways(self, model: nn.Module) -> dict[str, SpikeAttack]:
-        """Attacks on spikes by name: as it is, with another threshold, with another surrogate."""
-        plain = SpikeAttack(iterations=self.iterations, loss=self.loss)
-        found = {"": plain}
-        if _has_hidden_layer(model):
-            found[f", threshold {self.threshold:g}"] = replace(plain, threshold=self.threshold)
+        """Attacks on spikes by name: as it is, with another threshold, with another surrogate, with both."""
+        found = {"": SpikeAttack(iterations=self.iterations, loss=self.loss)}
         if spiking_layers(model):
-            found[", adaptive"] = replace(plain, surrogate=ADAPTIVE)
+            found[", adaptive"] = replace(found[""], surrogate=ADAPTIVE)
+        if _has_hidden_layer(model):
+            tuned = f", threshold {self.threshold:g}"
+            found |= {f"{name}{tuned}": replace(how, threshold=self.threshold) for name, how in found.items()}
         return found
 
 
