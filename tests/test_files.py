@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from rheobase import files
-from rheobase.files import remove_parts, write_atomic
+from rheobase.files import locked, remove_parts, write_atomic
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -37,6 +37,31 @@ def test_several_writers_do_not_meet(tmp_path):
         thread.join()
     assert not wrong
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_who_reads_changes_and_writes_back_under_a_lock_loses_nothing(tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(b"")
+
+    def append(letter):
+        for _ in range(20):
+            with locked(tmp_path):
+                write_atomic(path, path.read_bytes() + letter)
+
+    threads = [threading.Thread(target=append, args=(letter,)) for letter in (b"a", b"b", b"c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(path.read_bytes()) == sorted(20 * b"abc")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_is_let_go_after_an_exception(tmp_path):
+    with pytest.raises(RuntimeError), locked(tmp_path):
+        raise RuntimeError
+    with locked(tmp_path):
+        pass
 
 
 def test_what_a_kill_left_is_removed(tmp_path):

@@ -21,6 +21,7 @@ from rheobase.data.encode import (
     poisson,
     presence,
 )
+from rheobase.scan.static import step_of
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 KEEPING = [name for name in list_encoders() if not get_encoder(name).scans]
@@ -160,6 +161,11 @@ def test_direct_takes_any_value_and_sums_gradients():
     x = torch.tensor([-3.0, 0.0, 7.0], requires_grad=True)
     direct(x, 4).sum().backward()
     assert x.grad.tolist() == [4.0, 4.0, 4.0]
+
+
+def test_the_one_step_of_direct_leads_straight_to_the_image():
+    x = torch.rand(2, 3, requires_grad=True)
+    assert step_of(direct(x, 4)) is x
 
 
 # poisson

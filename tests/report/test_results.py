@@ -3,15 +3,15 @@ import pytest
 from rheobase.files import read_table
 from rheobase.report.results import accuracy_table, curves, plot
 
-HEADER = "recipe,model,T,epochs,parameters,seed,metric,value,published,tag\n"
+HEADER = "recipe,data,model,T,epochs,parameters,seed,metric,value,published,tag\n"
 ROWS = (
-    "a-1,net,4,2,1234,0,test_accuracy,0.5,,measured\n"
-    "a-1,net,4,2,1234,1,test_accuracy,0.9,,measured\n"
-    "a-1,net,4,2,1234,1,test_accuracy,0.7,,measured\n"
-    "a-1,wide,4,2,9,0,test_accuracy,0.1,,measured\n"
-    "a-2,net,4,2,1234,0,test_accuracy,0.25,60.0,measured\n"
-    "a-1,linear,4,,,0,test_accuracy,0.1,,floor\n"
-    "a-1,net,4,2,1234,0,energy_nJ,7.5,,measured\n"
+    "a-1,digits,net,4,2,1234,0,test_accuracy,0.5,,measured\n"
+    "a-1,digits,net,4,2,1234,1,test_accuracy,0.9,,measured\n"
+    "a-1,digits,net,4,2,1234,1,test_accuracy,0.7,,measured\n"
+    "a-1,digits,wide,4,2,9,0,test_accuracy,0.1,,measured\n"
+    "a-2,digits,net,4,2,1234,0,test_accuracy,0.25,60.0,measured\n"
+    "a-1,digits,linear,4,,,0,test_accuracy,0.1,,floor\n"
+    "a-1,digits,net,4,2,1234,0,energy_nJ,7.5,,measured\n"
 )
 
 
@@ -31,8 +31,15 @@ def test_a_line_for_each_recipe_with_mean_and_range(rows):
     assert accuracy_table(rows, ["a-1"]).splitlines()[2].endswith("| 60.0 % (50.0 - 70.0) |")
 
 
+def test_data_sets_of_one_recipe_are_lines_of_their_own(tmp_path):
+    text = HEADER + "a,one,net,4,2,9,0,test_accuracy,0.5,,measured\na,two,net,4,2,9,0,test_accuracy,0.25,,measured\n"
+    (tmp_path / "rows.csv").write_text(text)
+    lines = accuracy_table(read_table(tmp_path / "rows.csv"), ["a"]).splitlines()[2:]
+    assert lines == ["| `a`, one | `net` | 4 | 2 | 9 | 0 | 50.0 % |", "| `a`, two | `net` | 4 | 2 | 9 | 0 | 25.0 % |"]
+
+
 def test_five_seeds_have_a_deviation(tmp_path):
-    text = HEADER + "".join(f"a,net,4,2,9,{seed},test_accuracy,0.{seed}5,,measured\n" for seed in range(5))
+    text = HEADER + "".join(f"a,digits,net,4,2,9,{seed},test_accuracy,0.{seed}5,,measured\n" for seed in range(5))
     (tmp_path / "rows.csv").write_text(text)
     line = accuracy_table(read_table(tmp_path / "rows.csv"), ["a"]).splitlines()[2]
     assert line == "| `a` | `net` | 4 | 2 | 9 | 5 seeds | 25.0 ± 15.8 % (5.0 - 45.0) |"

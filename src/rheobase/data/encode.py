@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rheobase.scan.static import repeat
+
 
 def direct(x: Float[Tensor, "*shape"], T: int) -> Float[Tensor, "T *shape"]:
     """Present x as a constant current, `out[t] = x`: a view with stride 0 along time, nothing is copied.
@@ -21,7 +23,7 @@ def direct(x: Float[Tensor, "*shape"], T: int) -> Float[Tensor, "T *shape"]:
         ValueError: T < 1.
     """
     _check_steps("direct", T)
-    return x.expand(T, *x.shape)
+    return repeat(x, T)
 
 
 def presence(x: Float[Tensor, "*shape"], T: int) -> Float[Tensor, "T *shape"]:

@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from rheobase.files import write_atomic
+from rheobase.files import locked, write_atomic
 from rheobase.recipes.classification import Classification, is_cross_validated
 from rheobase.recipes.task import config_of, recipe_of
 from rheobase.train import RunFolder, environment
@@ -186,12 +186,19 @@ def machine(env: Mapping[str, object]) -> dict[str, object]:
 
 
 def append_row(path: Path, columns: tuple[str, ...], row: dict[str, object]) -> None:
-    """Append a row to a CSV file, made with its header if it is not there, replaced in one move."""
-    before = path.read_text() if path.exists() else ",".join(columns) + "\n"
-    header = before.partition("\n")[0]
-    if header != ",".join(columns):
-        raise ValueError(f"{path} has the columns {header}; expected {','.join(columns)}; choose another file")
+    """Append a row to a CSV file, made with its header if it is not there, replaced in one move.
+
+    Several processes may append to one file.
+
+    Raises:
+        ValueError: the file has other columns.
+    """
     line = io.StringIO()
     csv.DictWriter(line, columns, lineterminator="\n").writerow(row)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (before + line.getvalue()).encode())
+    with locked(path.parent):
+        before = path.read_text() if path.exists() else ",".join(columns) + "\n"
+        header = before.partition("\n")[0]
+        if header != ",".join(columns):
+            raise ValueError(f"{path} has the columns {header}; expected {','.join(columns)}; choose another file")
+        write_atomic(path, (before + line.getvalue()).encode())

@@ -14,11 +14,11 @@ _MARKERS = "osD^vP"
 
 
 def accuracy_table(rows: Iterable[Row], recipes: Sequence[str]) -> str:
-    """A Markdown table of measured accuracies, a line for each recipe and network: mean and range over its seeds.
+    """A Markdown table of measured accuracies, a line for each recipe, data set and network: mean and range over seeds.
 
     Five seeds or more also have a standard deviation.
 
-    Of several rows of one seed the last one counts.
+    Of several rows of one seed the last one counts. A recipe that was measured on several data sets has their names.
 
     The column of published numbers is left out where it would be empty.
 
@@ -32,22 +32,23 @@ def accuracy_table(rows: Iterable[Row], recipes: Sequence[str]) -> str:
     grouped: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
         if row["metric"].endswith("accuracy") and row["tag"] != "floor":
-            key = tuple(row[name] for name in ("recipe", "model", "T", "epochs", "parameters"))
+            key = tuple(row[name] for name in ("recipe", "data", "model", "T", "epochs", "parameters"))
             grouped.setdefault(key, {})[row["seed"]] = row
+    data = {recipe: {key[1] for key in grouped if key[0] == recipe} for recipe, *_ in grouped}
     chosen: dict[tuple[str, ...], tuple[str, ...]] = {}
     for pattern in recipes:
         found = [key for key in grouped if fnmatch(key[0], pattern)]
         if not found:
             raise ValueError(f"accuracy_table: no row of the results is of {pattern!r}; measure it or leave it out")
-        chosen.update((key, _cells(key, list(grouped[key].values()))) for key in found)
+        chosen.update((key, _cells(key, list(grouped[key].values()), len(data[key[0]]) > 1)) for key in found)
     header = ("recipe", "network", "T", "epochs", "parameters", "seeds", "test accuracy", "published")
     width = len(header) - (not any(cells[-1] for cells in chosen.values()))
     lines = [header, ("---",) * len(header), *chosen.values()]
     return "\n".join(f"| {' | '.join(cells[:width])} |" for cells in lines)
 
 
-def _cells(key: tuple[str, ...], rows: Sequence[Row]) -> tuple[str, ...]:
-    recipe, model, T, epochs, parameters = key
+def _cells(key: tuple[str, ...], rows: Sequence[Row], name_data: bool) -> tuple[str, ...]:
+    recipe, data, model, T, epochs, parameters = key
     values = [100 * float(row["value"]) for row in rows]
     shown = f"{statistics.mean(values):.1f} %"
     if len(values) >= SPREAD:
@@ -57,7 +58,8 @@ def _cells(key: tuple[str, ...], rows: Sequence[Row]) -> tuple[str, ...]:
     seeds = f"{len(rows)} seeds" if len(rows) >= SPREAD else ", ".join(row["seed"] for row in rows)
     published = next((row["published"] for row in reversed(rows) if row["published"]), "")
     counted = f"{int(parameters):,}" if parameters else ""
-    return f"`{recipe}`", f"`{model}`", T, epochs, counted, seeds, shown, published
+    named = f"`{recipe}`, {data}" if name_data else f"`{recipe}`"
+    return named, f"`{model}`", T, epochs, counted, seeds, shown, published
 
 
 @dataclass(frozen=True)
