@@ -187,10 +187,13 @@ FLIPS = {
     "flips": "flips",
     "flips, threshold 1": "flips, threshold 1",
     "flips, adaptive": "flips, wide surrogate",
+    "flips, adaptive, threshold 1": "flips, wide surrogate and threshold 1",
     "flips within the events": "flips, at most the number of events",
     "flips within the events, threshold 1": "the same, threshold 1",
     "flips within the events, adaptive": "the same, wide surrogate",
-    "random flips, as many as within the events": "as many random flips",
+    "flips within the events, adaptive, threshold 1": "the same, both",
+    "worst of flips within the events": "the worst of these",
+    "random flips, as many as within the events": "as many random flips as flips at most the number of events",
     "random flips, as many as within the events, best of 25": "the best of 25 times as many random flips",
     "image, threshold 1": "change of the image, threshold 1",
 }
@@ -218,8 +221,8 @@ def table_attacks(results):
 
 
 def plot_attacks(results):
-    """Success with the wide surrogate over the share of flipped bits."""
-    found = re.compile(r"flips, adaptive, (untargeted|targeted), at most ([\d.]+)")
+    """Success with the wide surrogate and threshold 1 over the share of flipped bits."""
+    found = re.compile(r"flips, adaptive, threshold 1, (untargeted|targeted), at most ([\d.]+)")
     points = [
         {"line": f"{ATTACKED[row['size']]}, {at[1]}", "at": 100 * float(at[2]), "value": row["value"]}
         for row in percent_of_attacks(results)
@@ -259,9 +262,68 @@ def plot_thresholds(data):
     return draw
 
 
+ANN = {"attacked-mnist-ann": "ReLU", "attacked-mnist-direct": "spikes, current", "attacked-mnist": "spikes, Bernoulli"}
+
+
+def plot_ann(results):
+    """Success over epsilon: the worst of all methods in the box, a line a network."""
+    found = re.compile(r"([\w-]+), worst in the box, untargeted, at most ([\d.]+)")
+    points = [
+        {"line": ANN[at[1]], "at": at[2], "value": 100 * float(row["value"])}
+        for row in rows_of("attack-ann", results)
+        if row["metric"] == "success" and (at := found.fullmatch(row["subject"]))
+    ]
+    return inline(plot(curves(points, "line", "at"), "epsilon", "success (%)", log_x=True))
+
+
+def in_percent(rows):
+    return [{**row, "size": "", "value": 100 * float(row["value"])} for row in rows]
+
+
+def table_transfer(results):
+    rows = in_percent(rows_of("attack-transfer", results))
+    names = {
+        f"event-digits, transfer, {attack}, untargeted": shown
+        for attack, shown in FLIPS.items()
+        if attack.startswith("flips") and "within" not in attack
+    }
+    return table_of(rows, names, [("misnamed by the other victim, %", "success", "")], "flips made on one victim", 1)
+
+
+def table_defences(results):
+    """What each defence leaves: a line a defence, a column an attack within the number of events."""
+    before = "named rightly before"
+    rows = in_percent(rows_of("attack-defences", results))
+    defences = dict.fromkeys(row["subject"] for row in rows if row["metric"] == before)
+    flat = [
+        {**row, "subject": name, "metric": row["subject"].removeprefix(f"{name}, ").removesuffix(", untargeted")}
+        for row in rows
+        for name in defences
+        if row["metric"] == "success" and row["subject"].startswith((f"{name}, flips", f"{name}, w", f"{name}, r"))
+    ]
+    columns = [
+        ("named rightly before", before, ""),
+        ("fooled: flips", "flips within the events", ""),
+        ("threshold 1", "flips within the events, threshold 1", ""),
+        ("wide surrogate", "flips within the events, adaptive", ""),
+        ("both", "flips within the events, adaptive, threshold 1", ""),
+        ("the worst", "worst of flips within the events", ""),
+    ]
+    return table_of(
+        [*flat, *(row for row in rows if row["metric"] == before)],
+        {name: name for name in defences},
+        columns,
+        "defence, %",
+        1,
+    )
+
+
 PLOTS = {
     "attacks": table_attacks,
+    "attack-ann": plot_ann,
     "attack-curves": plot_attacks,
+    "attack-defences": table_defences,
+    "attack-transfer": table_transfer,
     "attack-threshold-mnist": plot_thresholds("mnist"),
     "attack-threshold-fashion-mnist": plot_thresholds("fashion-mnist"),
     "attack-threshold-event-digits": plot_thresholds("event-digits"),

@@ -8,7 +8,7 @@ import torch
 
 import rheobase as rb
 from rheobase.neurons import NEURONS, SURROGATES, create_neuron
-from rheobase.scan import run_cpu, run_triton
+from rheobase.scan import lanes, run_cpu, run_triton
 from rheobase.scan.ir import live, parse
 
 HANDFUL = ["alif", "lif", "plif"]
@@ -38,8 +38,8 @@ def _poison(monkeypatch):
         def empty(*args, dtype, **kwargs):
             return torch.empty(*args, dtype=dtype, **kwargs).fill_(float("nan") if dtype.is_floating_point else 255)
 
-    monkeypatch.setattr(run_cpu, "torch", Poisoned())
-    monkeypatch.setattr(run_triton, "torch", Poisoned())
+    for module in (lanes, run_cpu, run_triton):
+        monkeypatch.setattr(module, "torch", Poisoned())
 
 
 def everything(neuron, engine, inputs, state, params, upstream):

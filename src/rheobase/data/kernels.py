@@ -7,6 +7,6 @@ from types import ModuleType
 def kernels(name: str = "bin_kernels") -> ModuleType:
     """The module of loops of that name in this folder, its machine code kept in `$RHEOBASE_KERNELS` like that of the
     generated kernels."""
-    from rheobase.scan.run_cpu import kernels_of
+    from rheobase.scan.kernels import kernels_of
 
     return kernels_of(Path(__file__).with_name(f"{name}.py"))

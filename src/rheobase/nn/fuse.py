@@ -14,7 +14,7 @@ from rheobase.neurons import Neuron
 from rheobase.nn.norm import TdBN
 from rheobase.nn.packing import ReadsSpikes, pair
 from rheobase.nn.time import PerStep
-from rheobase.scan import run_cpu
+from rheobase.scan import lanes
 from rheobase.scan.engine import resolve
 from rheobase.scan.norm import Normed
 from rheobase.scan.spikes import AsBits, Spikes
@@ -60,7 +60,7 @@ def _hands_bits(neuron: nn.Module, x: Any, reader: nn.Module) -> bool:
     x = x.x if isinstance(x, Normed) else x
     if not isinstance(x, Tensor) or x.dim() < 3 or not neuron.scan.can_pack(x):  # type: ignore[union-attr, operator]
         return False
-    size, stride = tuple(x.shape), run_cpu.stride(x)
+    size, stride = tuple(x.shape), lanes.stride(x)
     if per_step:
         size, stride = (size[0] * size[1], *size[2:]), stride[1:]
     return layer.takes_bits(size, stride, x.dtype)

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rheobase.scan.engine import resolve
-from rheobase.scan.run_cpu import kernels_of
+from rheobase.scan.kernels import kernels_of
 
 _ROWS = "Tensor start, Tensor column, Tensor? link"
 _library = torch.library.Library("rheobase", "FRAGMENT")

@@ -21,7 +21,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rheobase.scan import pool, run_cpu
+from rheobase.scan import pool
+from rheobase.scan.kernels import kernels_of
 from rheobase.scan.op import is_direct
 
 How = Literal["dense", "events", "table", "csr"]
@@ -268,7 +269,7 @@ _TILE, _RUN, _RUN_MOST = 1 << 17, 64, 512
 @lru_cache(maxsize=1)
 def _loops() -> tuple[pool.Kernel, int]:
     """The kernel of `sparse_kernels` and its address."""
-    address = run_cpu.kernels_of(Path(__file__).with_name("sparse_kernels.py")).multiply.address
+    address = kernels_of(Path(__file__).with_name("sparse_kernels.py")).multiply.address
     return pool.kernel_at(address), address
 
 

@@ -1,6 +1,6 @@
 """numba kernel of products by weights in CSR, for values in fp32, channels side by side.
 
-Compiled, cached and called like the generated kernels, see `rheobase.scan.run_cpu` and `native`. Images of a tile are
+Compiled, cached and called like the generated kernels, see `rheobase.scan.kernels` and `native`. Images of a tile are
 turned into planes, one for each channel and each remainder of their coordinates by the strides, with their padding;
 several small images lie in one plane, one behind the other. A weight then reads a run of a plane, shifted by its tap,
 for all outputs of its channel at once; what runs over the borders falls on places that are no outputs.

@@ -1,6 +1,6 @@
 """numba kernels that pack floats in {0, 1} into words of 64 bits, and back.
 
-Compiled, cached and called like the generated kernels, see `run_cpu` and `native`. Floats are read as unsigned integers
+Compiled, cached and called like the generated kernels, see `kernels` and `native`. Floats are read as unsigned integers
 of their width, 32 bits here; for other widths another pointer is written in the place of `uint32_at`. A value is 1 if
 its bits are those of 1, and 0 if they are zero but for the sign. Rows hold `inner` values, and `words` words of 64 of
 them; bit k of word w is value 64 w + k.

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rheobase.scan import run_cpu
+from rheobase.scan import kernels
 from rheobase.scan.bit_layout import rows
 from rheobase.scan.pool import Kernel, kernel_at, run
 
@@ -145,8 +145,8 @@ _SIGNED = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 def _kernel(name: str, width: int) -> tuple[Kernel, int]:
     """A kernel for values of so many bytes, and its address."""
     text = Path(__file__).with_name("bit_kernels.py").read_text().replace("uint32_at", f"uint{8 * width}_at")
-    with run_cpu.compiling:
-        address = getattr(run_cpu.kernel_module(text, run_cpu.toolchain()), name).address
+    with kernels.compiling:
+        address = getattr(kernels.kernel_module(text, kernels.toolchain()), name).address
     return kernel_at(address), address
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rheobase.scan import reference, run_cpu, run_triton
+from rheobase.scan import lanes, reference, run_cpu, run_triton
 from rheobase.scan.bit_layout import rows
 from rheobase.scan.engine import resolve
 from rheobase.scan.ir import parse
@@ -296,7 +296,7 @@ class Scan:
             and is_direct(x)
             and resolve(x.device) == "cpu"
             and parse(self.text(x.dtype)).binary == (True,)
-            and run_cpu.words(x) is not None
+            and lanes.words(x) is not None
         )
 
     def spikes(
@@ -321,7 +321,7 @@ class Scan:
             plus = x.plus is not None
             found = x.run(normed_text(text, plus), others, state, bound, "cpu", packed=normed_text(packed, plus))
         bits = 1 + count_bits(packed)
-        return Spikes(found[0], found[1], run_cpu.stride(first), *found[2:bits]), tuple(found[bits:])
+        return Spikes(found[0], found[1], lanes.stride(first), *found[2:bits]), tuple(found[bits:])
 
     def _packed(self, membrane: torch.dtype, windows: bool) -> str:
         """The text that writes spikes as bits and, if asked for and there are any that close, windows."""

@@ -1,33 +1,26 @@
-"""The CPU engine: lays tensors out as lanes, compiles the emitted kernels once per machine, runs them on threads."""
+"""The CPU engine: lays tensors out as lanes, has the emitted kernels compiled, runs them on threads."""
 
 import ctypes
-import hashlib
-import importlib.util
-import linecache
-import math
-import os
 import struct
-import sys
 import threading
-import types
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rheobase.scan import emit_cpu
-from rheobase.scan.bit_layout import rows
 from rheobase.scan.emit_cpu import Layout
 from rheobase.scan.functions import lower
 from rheobase.scan.ir import Node, Program, hoist, live, parse
+from rheobase.scan.kernels import compiling, kernel_module, toolchain
+from rheobase.scan.lanes import Lanes, lanes_of, repeats, spread, words
 from rheobase.scan.number import is_number, number
 from rheobase.scan.pool import kernel_at, run
+from rheobase.scan.static import is_static
 
-_FORMAT = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"}
 _TILES = (4096, 2048, 1024, 512, 256)
 """Lanes in a tile, the best first: long rows suit the memory, short ones keep the states of many steps in the cache."""
 _NODE_NS = 0.045
@@ -38,85 +31,6 @@ _OPERATIONS = 128
 """Operations written out in one loop: more take longer to compile than they save."""
 _MAX_BLOCKS = 64
 _MIN_BLOCK = 4096
-compiling = threading.Lock()
-
-
-def kernel_folder() -> Path:
-    """Where generated kernels are kept: `$RHEOBASE_KERNELS`, default `~/.cache/rheobase/kernels`."""
-    return Path(os.environ.get("RHEOBASE_KERNELS") or Path.home() / ".cache" / "rheobase" / "kernels")
-
-
-@lru_cache(maxsize=1)
-def toolchain() -> str:
-    """Versions of emitter and compiler, and the kind of processor."""
-    import llvmlite
-    import numba
-    from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
-
-    return (
-        f"{emit_cpu.EMITTER} {numba.__version__} {llvmlite.__version__} "
-        f"{get_host_cpu_name()} {get_host_cpu_features().flatten()}"
-    )
-
-
-def kernel_module(source: str, toolchain: str) -> types.ModuleType:
-    """Import generated source, from the kernel folder if it can be written there, else from memory.
-
-    `toolchain` says what else the kernel depends on: versions of emitter and compiler, kind of processor.
-    """
-    digest = hashlib.sha256((source + toolchain).encode()).hexdigest()[:24]
-    name = f"rheobase_kernel_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
-    path = kernel_folder() / f"{name}.py"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            temporary = path.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}")
-            temporary.write_text(source)
-            try:
-                os.link(temporary, path)  # never replaces: numba's index goes by the file's time
-            except FileExistsError:
-                pass
-            finally:
-                temporary.unlink()
-        module = _execute(name, path)
-    except OSError as error:
-        warnings.warn(
-            f"kernels cannot be kept in {path.parent} ({error}); they are compiled again in every process; "
-            f"set RHEOBASE_KERNELS to a folder that can be written",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        module = types.ModuleType(name)
-        module.__dict__["CACHE"] = False
-        linecache.cache[f"<{name}>"] = len(source), None, source.splitlines(keepends=True), f"<{name}>"
-        exec(compile(source, f"<{name}>", "exec"), module.__dict__)
-    sys.modules[name] = module
-    return module
-
-
-@lru_cache
-def kernels_of(path: Path) -> types.ModuleType:
-    """The module of loops written in a file, imported when first asked for and kept like a generated one."""
-    text = path.read_text()
-    with compiling:
-        return kernel_module(text, toolchain())
-
-
-def _execute(name: str, path: Path) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    module.__dict__["CACHE"] = True
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 @lru_cache(maxsize=1)
@@ -148,7 +62,7 @@ _scratch = _Scratch()
 class _Kernel:
     """A compiled kernel for one layout of lanes, ready to be called with addresses and numbers."""
 
-    def __init__(self, source: emit_cpu.Source, direction: str, lanes: "_Lanes", tile: int, nodes: int) -> None:
+    def __init__(self, source: emit_cpu.Source, direction: str, lanes: Lanes, tile: int, nodes: int) -> None:
         with compiling:
             compiled = getattr(kernel_module(source.text, toolchain()), direction)
         self.function, self.address = kernel_at(compiled.address), compiled.address
@@ -169,99 +83,19 @@ class _Kernel:
         run(self.function, self.address, ctypes.addressof(slots), threads)
 
 
-@dataclass(frozen=True, eq=False)
-class _Lanes:
-    """How `[T, *shape]` lies in memory: `order` lists the axes of one step from the slowest to the fastest."""
-
-    T: int
-    shape: tuple[int, ...]
-    order: tuple[int, ...]
-    io: str
-
-    @cached_property
-    def count(self) -> int:
-        """Lanes: neurons times samples."""
-        return math.prod(self.shape)
-
-    @cached_property
-    def strides(self) -> tuple[int, ...]:
-        """Strides of one step; those of axes of size one are 0, for they may be anything."""
-        found, stride = [0] * len(self.shape), 1
-        for a in reversed(self.order):
-            if self.shape[a] != 1:
-                found[a] = stride
-                stride *= self.shape[a]
-        return tuple(found)
-
-    @cached_property
-    def whole(self) -> tuple[int, ...]:
-        """Strides of the tensors that `empty` makes for a sequence."""
-        return self._strides_of(self.count, [1 if size == 0 else size for size in self.shape])
-
-    def _strides_of(self, first: int, shape: Sequence[int]) -> tuple[int, ...]:
-        found, stride = [0] * len(shape), 1
-        for a in reversed(self.order):
-            found[a] = stride
-            stride *= shape[a]
-        return (first, *found)
-
-    @cached_property
-    def back(self) -> list[int]:
-        """The permutation from memory order to the order of the axes."""
-        return [self.order.index(a) for a in range(len(self.shape))]
-
-    @property
-    def inner(self) -> tuple[int, ...]:
-        """Sizes of one sample's axes, in memory order."""
-        return tuple(self.shape[a] for a in self.order[1:])
-
-    def empty(self, T: int | None, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
-        """An uninitialised tensor of this layout, with T steps or (None) of one step's shape."""
-        if T is None:
-            return torch.empty_strided(self.shape, self.whole[1:], dtype=dtype, device=device)
-        return torch.empty_strided((T, *self.shape), self.whole, dtype=dtype, device=device)
-
-    def fits(self, shape: Sequence[int], stride: Sequence[int]) -> bool:
-        """Whether a tensor lies as this layout says (a sequence's steps may all be the same memory)."""
-        if len(shape) > len(self.shape):
-            if shape[0] > 1 and stride[0] not in (0, self.count):
-                return False
-            stride = stride[1:]
-        return all(size == 1 or a == b for size, a, b in zip(self.shape, stride, self.strides, strict=True))
-
-    def lay(self, x: Tensor) -> Tensor:
-        """x itself if it fits, else a copy that does."""
-        if self.fits(x.shape, x.stride()):
-            return x
-        steps = x.shape[0] if x.dim() > len(self.shape) else None
-        return self.empty(steps, x.dtype, x.device).copy_(x)
-
-
-def _lanes(x: Tensor) -> _Lanes:
-    return _lanes_of(x.shape, x.stride(), x.dtype)
-
-
-@lru_cache(maxsize=4096)
-def _lanes_of(shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype) -> _Lanes:
-    T, step = shape[0], tuple(shape[1:])
-    axes = sorted(range(1, len(step)), key=lambda a: (-stride[a + 1], a))
-    lanes = _Lanes(T, step, (0, *axes), _FORMAT[dtype])
-    return lanes if lanes.fits(shape, stride) else _Lanes(T, step, tuple(range(len(step))), lanes.io)
-
-
-def _sequence(x: Tensor, lanes: _Lanes, keep: list[Tensor]) -> tuple[int, int]:
+def _sequence(x: Tensor, lanes: Lanes, keep: list[Tensor]) -> tuple[int, int]:
     """Address of a sequence and the distance between steps: 0 where all steps are one."""
     stride = x.stride()
     if stride != lanes.whole:
         if not lanes.fits(x.shape, stride):
             x = lanes.lay(x)
             keep.append(x)
-        if lanes.T > 1 and x.stride(0) == 0:
+        if is_static(x):
             return x.data_ptr(), 0
     return x.data_ptr(), lanes.count
 
 
-def _state(s: Tensor, lanes: _Lanes, keep: list[Tensor]) -> tuple[int, int]:
+def _state(s: Tensor, lanes: Lanes, keep: list[Tensor]) -> tuple[int, int]:
     """Address of a state and its distance between lanes: 0 where one value serves all."""
     if s.dim() == 0:
         return s.data_ptr(), 0
@@ -271,31 +105,7 @@ def _state(s: Tensor, lanes: _Lanes, keep: list[Tensor]) -> tuple[int, int]:
     return s.data_ptr(), 1
 
 
-@lru_cache(maxsize=4096)
-def repeats(shape: torch.Size, lanes: _Lanes) -> tuple[bool, int, int]:
-    """How a parameter lies along the lanes: (whether as in its memory, lanes each value is repeated over, values)."""
-    rest = lanes.shape[1:]
-    aligned = (*(1,) * (len(rest) - len(shape)), *shape)
-    varying = [k for k, size in enumerate(aligned) if size > 1]
-    if len(varying) == 1:
-        k = lanes.order.index(varying[0] + 1) - 1
-        return True, math.prod(lanes.inner[k + 1 :]), lanes.inner[k]
-    ordered = lanes.order == tuple(range(len(lanes.shape)))
-    return ordered and aligned == rest, 1, math.prod(rest)
-
-
-def spread(p: Tensor, lanes: _Lanes) -> tuple[Tensor, int, int]:
-    """A parameter's values along the lanes: (contiguous, lanes each is repeated over, how many there are)."""
-    as_it_lies, inner, size = repeats(p.shape, lanes)
-    if not as_it_lies:
-        aligned = p.detach().reshape([1] * (len(lanes.shape) - 1 - p.dim()) + list(p.shape))
-        p = aligned.expand(lanes.shape[1:]).permute([a - 1 for a in lanes.order[1:]]).contiguous()
-    elif not p.is_contiguous():
-        p = p.detach().contiguous()
-    return p, inner, size
-
-
-def _parameter(p: Tensor, lanes: _Lanes, keep: list[Tensor]) -> tuple[int, int, int]:
+def _parameter(p: Tensor, lanes: Lanes, keep: list[Tensor]) -> tuple[int, int, int]:
     """Address of the values of `spread`, and their numbers."""
     values, inner, size = spread(p, lanes)
     if values is not p:
@@ -303,20 +113,20 @@ def _parameter(p: Tensor, lanes: _Lanes, keep: list[Tensor]) -> tuple[int, int, 
     return values.data_ptr(), inner, size
 
 
-def _blocks(lanes: _Lanes, tile: int) -> tuple[int, int]:
+def _blocks(lanes: Lanes, tile: int) -> tuple[int, int]:
     """(lanes in a block, blocks): depends on the size alone, so that sums do not depend on the threads."""
     wanted = max(_MIN_BLOCK, -(-lanes.count // _MAX_BLOCKS))
     block = -(-wanted // tile) * tile
     return block, -(-lanes.count // block)
 
 
-def _tile(arrays: int, lanes: _Lanes) -> int:
+def _tile(arrays: int, lanes: Lanes) -> int:
     """Lanes in a tile: as many as keep so many values a lane in half of the second-level cache."""
     need = arrays * (8 if lanes.io == "f64" else 4)
     return next((tile for tile in _TILES if tile * need <= _second_level_cache() // 2), _TILES[-1])
 
 
-def _chunks(program: Program, lanes: _Lanes) -> tuple[int, bool]:
+def _chunks(program: Program, lanes: Lanes) -> tuple[int, bool]:
     """(steps whose states are kept in registers, whether these leave steps over).
 
     Few, where a step is long or there is little to gain.
@@ -381,7 +191,7 @@ def _arguments(
     states: Sequence[Tensor],
     names: Sequence[str],
     values: _Values,
-    lanes: _Lanes,
+    lanes: Lanes,
     keep: list[Tensor],
 ) -> list[int | float]:
     """What both kernels are given first: inputs, states, and the named parameters; `keep` holds copies alive."""
@@ -400,7 +210,7 @@ def _arguments(
 
 @lru_cache(maxsize=4096)
 def _forward_kernel(
-    text: str, lanes: _Lanes, scalars: frozenset[str], inverted: frozenset[str]
+    text: str, lanes: Lanes, scalars: frozenset[str], inverted: frozenset[str]
 ) -> tuple[_Kernel, list[str]]:
     """The forward kernel and the parameters and hoisted values that it takes."""
     program = parse(text)
@@ -409,21 +219,6 @@ def _forward_kernel(
     tile = _tile(2 * (len(program.states) + len(set(names) - scalars)) + chunk * sum(program.packed), lanes)
     source = emit_cpu.emit_forward(program, Layout(lanes.io, scalars, inverted, tile, chunk=chunk, rest=rest))
     return _Kernel(source, "forward", lanes, tile, len(program.nodes) // 2), names
-
-
-def stride(x: Tensor) -> tuple[int, ...]:
-    """Strides of what the kernels put out for a sequence x."""
-    return _lanes(x).whole
-
-
-def words(x: Tensor) -> tuple[int, int] | None:
-    """(rows, words) of the bits of what the kernels put out for a sequence x.
-
-    None if a row would need padding, or a step ends within a word.
-    """
-    lanes = _lanes(x)
-    count, inner = rows(x.shape, lanes.whole)
-    return None if inner % 64 or lanes.count % 64 or not x.numel() else (count, inner // 64)
 
 
 def _bits(x: Tensor) -> Tensor:
@@ -442,7 +237,7 @@ def forward(
 
     Packed outputs are int64 `[rows, words]`, see `words`.
     """
-    program, lanes = parse(text), _lanes(inputs[0])
+    program, lanes = parse(text), lanes_of(inputs[0])
     values = _values(text, "forward", params)
     kernel, names = _forward_kernel(text, lanes, values.scalars, values.inverted)
     dtype = inputs[0].dtype
@@ -478,7 +273,7 @@ class _Backward:
 @lru_cache(maxsize=4096)
 def _backward_kernel(
     text: str,
-    lanes: _Lanes,
+    lanes: Lanes,
     scalars: frozenset[str],
     inverted: frozenset[str],
     grads: tuple[bool, ...],
@@ -520,7 +315,7 @@ def backward(
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     """Gradients of the `wanted` inputs, states and params, given those of outputs and final states (None: zero)."""
-    program, lanes = parse(text), _lanes(inputs[0])
+    program, lanes = parse(text), lanes_of(inputs[0])
     values = _values(text, "backward", params)
     n_in, n_state, n_out = len(inputs), len(states), len(program.outputs)
     dtype = inputs[0].dtype

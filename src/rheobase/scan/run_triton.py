@@ -20,7 +20,9 @@ from rheobase.scan.emit_cpu import backward_parameters, divisors, forward_parame
 from rheobase.scan.emit_triton import TritonLayout
 from rheobase.scan.functions import lower
 from rheobase.scan.ir import Node, Program, hoist, live, parse
-from rheobase.scan.run_cpu import _Lanes, _lanes, compiling, kernel_module, repeats, spread
+from rheobase.scan.kernels import compiling, kernel_module
+from rheobase.scan.lanes import Lanes, lanes_of, repeats, spread
+from rheobase.scan.static import is_static
 
 _TILES = (512, 128)
 """Lanes of a tile, where there are many and where there are few: four for each thread."""
@@ -74,24 +76,24 @@ def _launch(kernel: Any, programs: int, layout: TritonLayout, device: torch.devi
         kernel[(programs,)](*arguments, num_warps=layout.tile // 128, enable_fp_fusion=False)
 
 
-def _format(x: Tensor) -> _Lanes:
+def _format(x: Tensor) -> Lanes:
     if x.dtype == torch.float64:
         raise ValueError(
             "engine 'triton' got float64; convert the model and its input with .float(), or use rb.engine('reference')"
         )
-    return _lanes(x)
+    return lanes_of(x)
 
 
-def _tile(lanes: _Lanes, device: torch.device) -> int:
+def _tile(lanes: Lanes, device: torch.device) -> int:
     if device.type == "cpu":
         return _INTERPRETED_TILE
     return _TILES[0] if lanes.count >= _MANY else _TILES[1]
 
 
-def _sequence(x: Tensor, lanes: _Lanes) -> tuple[Tensor, bool]:
+def _sequence(x: Tensor, lanes: Lanes) -> tuple[Tensor, bool]:
     """A sequence as the kernels read it, and whether all its steps are the same memory."""
     x = lanes.lay(x.detach())
-    return x, lanes.T > 1 and x.stride(0) == 0
+    return x, is_static(x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,7 @@ def _is_number(t: Tensor) -> bool:
     return t.dim() == 0 and t.device.type == "cpu" and not t.requires_grad
 
 
-def _arguments(names: Sequence[str], values: _Values, lanes: _Lanes) -> list[Any]:
+def _arguments(names: Sequence[str], values: _Values, lanes: Lanes) -> list[Any]:
     found: list[Any] = []
     for name in names:
         if name in values.scalars:
@@ -143,7 +145,7 @@ def _arguments(names: Sequence[str], values: _Values, lanes: _Lanes) -> list[Any
     return found
 
 
-def _states(program: Program, states: Sequence[Tensor], lanes: _Lanes) -> tuple[list[Any], frozenset[str], set[str]]:
+def _states(program: Program, states: Sequence[Tensor], lanes: Lanes) -> tuple[list[Any], frozenset[str], set[str]]:
     """States before the first step as arguments, those that are one value for all lanes, and those passed by value."""
     named = dict(zip(program.states, states, strict=True))
     resting = frozenset(name for name, s in named.items() if s.dim() == 0)
@@ -184,7 +186,7 @@ class _Tiling:
         return self.groups * self.splits
 
 
-def _tiling(lanes: _Lanes, tile: int, pattern: tuple[int, int] | None) -> _Tiling:
+def _tiling(lanes: Lanes, tile: int, pattern: tuple[int, int] | None) -> _Tiling:
     """Programs for gradients of parameters that repeat with this pattern (lanes each is repeated over, how many)."""
     inner, size = pattern or (1, 1)
     count, columns = lanes.count // size, 1
@@ -324,7 +326,7 @@ def backward(
     return [*to_inputs, *to_states, *(_summed(sums[name], how, learned[name], lanes) for name, how in layout.params)]
 
 
-def _summed(sums: Tensor, how: str, p: Tensor, lanes: _Lanes) -> Tensor:
+def _summed(sums: Tensor, how: str, p: Tensor, lanes: Lanes) -> Tensor:
     """The gradient of a parameter from its partial sums."""
     if how == "lane":
         return sums.sum_to_size(p.shape)

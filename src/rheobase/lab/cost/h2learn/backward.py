@@ -20,7 +20,7 @@ from torch.nn.grad import conv2d_input
 
 from rheobase.lab.cost.h2learn.geometry import Geometry, Pair, as_maps, kernel_of
 from rheobase.lab.cost.h2learn.trace import LayerTrace
-from rheobase.scan.run_cpu import kernels_of
+from rheobase.scan.kernels import kernels_of
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """numba loop of the backward engine: outputs that are needed, each from the non-zero inputs of its receptive field.
 
-Kept and compiled as the generated kernels are, see `run_cpu.kernels_of`.
+Kept and compiled as the generated kernels are, see `rheobase.scan.kernels`.
 """
 
 import numpy as np
