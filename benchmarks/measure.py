@@ -126,8 +126,8 @@ def alternate(contests: Mapping[str, Contest], seconds: float, least: int = 7, m
     A repetition takes all in turn, each once untimed and once timed, so that the timed call finds its own data in the
     caches. Threads that OpenMP leaves spinning for some milliseconds count against whoever comes next and has threads
     of its own, as they do in a network. Repeats until `seconds` have passed, `least` to `most` times. Who is so slow
-    that this would take minutes sits out: after `ENOUGH` seconds and three timed calls, or, where a single call takes
-    half of that, after that one.
+    that this would take minutes sits out: after `ENOUGH` seconds and three timed calls, or, where a single timed call
+    takes half of that, after that one. The very first call, which may compile, never counts.
     """
     times: dict[str, list[float]] = {name: [] for name in contests}
     spent = dict.fromkeys(contests, 0.0)
@@ -140,14 +140,10 @@ def alternate(contests: Mapping[str, Contest], seconds: float, least: int = 7, m
             if repetition >= least and time.perf_counter() > end:
                 break
             for name, contest in contests.items():
-                if spent[name] > ENOUGH and (len(times[name]) >= 3 or times[name][0] > ENOUGH / 2):
+                if times[name] and (times[name][0] > ENOUGH / 2 or (spent[name] > ENOUGH and len(times[name]) >= 3)):
                     continue
-                first = contest.seconds()
-                spent[name] += first
-                if not times[name] and first > ENOUGH / 2:
-                    times[name].append(first)
-                    spent[name] += ENOUGH
-                    continue
+                untimed = contest.seconds()
+                spent[name] += untimed if times[name] else 0.0
                 times[name].append(contest.seconds())
                 spent[name] += times[name][-1]
     finally:

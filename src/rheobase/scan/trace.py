@@ -12,6 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -141,6 +142,15 @@ class _Builder:
                 )
 
 
+@lru_cache(maxsize=1)
+def _decompositions() -> Mapping[Any, Callable[..., Any]]:
+    """What has no counterpart is decomposed; what would be rounded in another way, or an error must name, is not."""
+    from torch._decomp import _core_aten_decompositions_post_autograd
+
+    whole = _RENAMED.keys() | MATRIX
+    return {op: rule for op, rule in _core_aten_decompositions_post_autograd().items() if _packet(op) not in whole}
+
+
 def trace(
     fn: Callable[..., Any],
     name: str,
@@ -157,7 +167,6 @@ def trace(
             lanes.
         ValueError: `fn` returns something else than its outputs and a tuple of as many states as it has.
     """
-    from torch._decomp import core_aten_decompositions
     from torch.fx.experimental.proxy_tensor import make_fx
 
     arity = {"out": 0}
@@ -176,13 +185,10 @@ def trace(
         return values, pullback(args[n_args : n_args + len(values)])
 
     lanes = [torch.full((2,), 0.5, dtype=dtype) for _ in range(n_args)]
-    # Decompose what has no counterpart; leave alone what decomposes into other rounding, or what an error must name.
-    whole = _RENAMED.keys() | MATRIX
-    table = {op: rule for op, rule in core_aten_decompositions().items() if _packet(op) not in whole}
     try:
         primal(*lanes)
         cotangents = [torch.full((2,), 0.5, dtype=dtype) for _ in range(arity["out"] + len(states))]
-        graph = make_fx(joint, decomposition_table=table)(*lanes, *cotangents).graph
+        graph = make_fx(joint, decomposition_table=_decompositions())(*lanes, *cotangents).graph
     except (RuntimeError, IndexError) as error:
         raise fails(name, error) from error
 
