@@ -286,7 +286,14 @@ def flips(
     model: nn.Module, spikes: Tensor, samples: Samples, settings: Settings, other: Task | None = None
 ) -> Iterator[Row]:
     """Flips of spikes `[T, B, ...]`: without limit, within the events, and as many at random."""
-    events = spikes.sum([axis for axis in range(spikes.ndim) if axis != 1]).long()
+    yield from without_limit(model, spikes, samples, settings, other)
+    yield from within_events(model, spikes, samples, settings)
+
+
+def without_limit(
+    model: nn.Module, spikes: Tensor, samples: Samples, settings: Settings, other: Task | None = None
+) -> Iterator[Row]:
+    """Flips of spikes until the model is wrong, or says what it should; what fooled it is tried on another one."""
     goals: tuple[Goal, ...] = ("untargeted", "targeted")
     kept: dict[str, Attacked] = {}
     for goal in goals:
@@ -295,19 +302,22 @@ def flips(
             yield from _rows(f"flips{name}", goal, found, FRACTIONS)
             if goal == "untargeted":
                 kept[name] = found
-    bounded = {
-        name: flipped(model, spikes, samples, settings, how, "untargeted", budget=events)
-        for name, how in settings.ways(model).items()
-    }
-    for name, found in bounded.items():
-        yield from _rows(f"flips within the events{name}", "untargeted", found)
     yield from _by_chance("random flips, as many as without limit", kept, model, spikes, samples, settings)
-    yield from _by_chance("random flips, as many as within the events", bounded, model, spikes, samples, settings)
     if other is not None:
         for name, found in kept.items():
             yield _transferred(f"transfer, flips{name}", other.model, spikes, found.x, samples.y)
     yield _worst("worst of flips", kept)
-    yield _worst("worst of flips within the events", bounded)
+
+
+def within_events(model: nn.Module, spikes: Tensor, samples: Samples, settings: Settings) -> Iterator[Row]:
+    """Flips of spikes, no more than a sample has events."""
+    events = spikes.sum([axis for axis in range(spikes.ndim) if axis != 1]).long()
+    kept: dict[str, Attacked] = {}
+    for name, how in settings.ways(model).items():
+        kept[name] = flipped(model, spikes, samples, settings, how, "untargeted", budget=events)
+        yield from _rows(f"flips within the events{name}", "untargeted", kept[name])
+    yield from _by_chance("random flips, as many as within the events", kept, model, spikes, samples, settings)
+    yield _worst("worst of flips within the events", kept)
 
 
 def flipped(
