@@ -292,14 +292,18 @@ def table_transfer(results):
 
 def table_defences(results):
     """What each defence leaves: a line a defence, a column an attack within the number of events."""
-    before = "named rightly before"
+    before, shown = "named rightly before", {"success": "", "mean perturbation": ", bits"}
     rows = in_percent(rows_of("attack-defences", results))
     defences = dict.fromkeys(row["subject"] for row in rows if row["metric"] == before)
     flat = [
-        {**row, "subject": name, "metric": row["subject"].removeprefix(f"{name}, ").removesuffix(", untargeted")}
+        {
+            **row,
+            "subject": name,
+            "metric": row["subject"].removeprefix(f"{name}, ").removesuffix(", untargeted") + shown[row["metric"]],
+        }
         for row in rows
         for name in defences
-        if row["metric"] == "success" and row["subject"].startswith((f"{name}, flips", f"{name}, w", f"{name}, r"))
+        if row["metric"] in shown and row["subject"].startswith((f"{name}, flips within", f"{name}, worst"))
     ]
     columns = [
         ("named rightly before", before, ""),
@@ -308,6 +312,7 @@ def table_defences(results):
         ("wide surrogate", "flips within the events, adaptive", ""),
         ("both", "flips within the events, adaptive, threshold 1", ""),
         ("the worst", "worst of flips within the events", ""),
+        ("bits flipped by both", "flips within the events, adaptive, threshold 1, bits", ""),
     ]
     return table_of(
         [*flat, *(row for row in rows if row["metric"] == before)],
