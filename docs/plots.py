@@ -221,8 +221,8 @@ def table_attacks(results):
 
 
 def plot_attacks(results):
-    """Success with the wide surrogate and threshold 1 over the share of flipped bits."""
-    found = re.compile(r"flips, adaptive, threshold 1, (untargeted|targeted), at most ([\d.]+)")
+    """Success with threshold 1 over the share of flipped bits."""
+    found = re.compile(r"flips, threshold 1, (untargeted|targeted), at most ([\d.]+)")
     points = [
         {"line": f"{ATTACKED[row['size']]}, {at[1]}", "at": 100 * float(at[2]), "value": row["value"]}
         for row in percent_of_attacks(results)

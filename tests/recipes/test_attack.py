@@ -232,7 +232,7 @@ def test_every_defence_is_trained_and_attacked(monkeypatch):
     assert before == {
         "none",
         "attacked spikes",
-        "threshold 0.6",
+        "threshold 0.4",
         "wide surrogate",
         "wide surrogate, penalty on gradients",
     }

@@ -235,7 +235,7 @@ def attack_defences(seed: int) -> Iterator[Measurement]:
         for name, neuron, apply, hooks in (
             ("none", attacked_lif, None, plain),
             ("attacked spikes", attacked_lif, adversarial(SpikeAttack(iterations=2, threshold=1.0), seed=seed), plain),
-            ("threshold 0.6", _cell(threshold=0.6), None, plain),
+            ("threshold 0.4", _cell(threshold=0.4), None, plain),
             ("wide surrogate", wide, None, plain),
             ("wide surrogate, penalty on gradients", wide, None, GradientPenalty(10.0)),
         ):
