@@ -64,6 +64,19 @@ def test_a_lock_is_let_go_after_an_exception(tmp_path):
         pass
 
 
+@pytest.mark.skipif(files.os.name != "posix", reason="nothing is locked there")
+def test_where_a_folder_cannot_be_locked_work_goes_on(tmp_path, monkeypatch):
+    import fcntl
+
+    def refused(*_):
+        raise OSError("EBADF: as over NFS")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with locked(tmp_path):
+        write_atomic(tmp_path / "a", b"written")
+    assert (tmp_path / "a").read_bytes() == b"written"
+
+
 def test_what_a_kill_left_is_removed(tmp_path):
     path = tmp_path / "a.json"
     write_atomic(path, b"whole")

@@ -4,7 +4,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -45,7 +45,8 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Inside, no other process is in here for the same folder (POSIX; elsewhere nothing is locked).
+    """Inside, no other process is in here for the same folder (POSIX; elsewhere, and on network file systems
+    that lock no folders, nothing is locked).
 
     For a file that is read, changed and written back. The system lets go of the lock when a process dies.
     """
@@ -56,7 +57,8 @@ def locked(folder: Path) -> Iterator[None]:
 
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

@@ -36,7 +36,7 @@ def presence(x: Float[Tensor, "*shape"], T: int) -> Float[Tensor, "T *shape"]:
         ValueError: T < 1, or an x outside [0, 1] or NaN.
     """
     _check_steps("presence", T)
-    return (_intensity("presence", x) > 0).to(x.dtype).expand(T, *x.shape)
+    return repeat((_intensity("presence", x) > 0).to(x.dtype), T)
 
 
 def columns(x: Float[Tensor, "*shape W"], T: int) -> Float[Tensor, "T *shape"]:

@@ -2,6 +2,7 @@
 
 import io
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -34,13 +35,13 @@ def accuracy_table(rows: Iterable[Row], recipes: Sequence[str]) -> str:
         if row["metric"].endswith("accuracy") and row["tag"] != "floor":
             key = tuple(row[name] for name in ("recipe", "data", "model", "T", "epochs", "parameters"))
             grouped.setdefault(key, {})[row["seed"]] = row
-    data = {recipe: {key[1] for key in grouped if key[0] == recipe} for recipe, *_ in grouped}
+    sets = Counter(recipe for recipe, _ in {key[:2] for key in grouped})
     chosen: dict[tuple[str, ...], tuple[str, ...]] = {}
     for pattern in recipes:
         found = [key for key in grouped if fnmatch(key[0], pattern)]
         if not found:
             raise ValueError(f"accuracy_table: no row of the results is of {pattern!r}; measure it or leave it out")
-        chosen.update((key, _cells(key, list(grouped[key].values()), len(data[key[0]]) > 1)) for key in found)
+        chosen.update((key, _cells(key, list(grouped[key].values()), sets[key[0]] > 1)) for key in found)
     header = ("recipe", "network", "T", "epochs", "parameters", "seeds", "test accuracy", "published")
     width = len(header) - (not any(cells[-1] for cells in chosen.values()))
     lines = [header, ("---",) * len(header), *chosen.values()]
